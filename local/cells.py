@@ -1,0 +1,180 @@
+"""The cells of a sweep: one arm, seed, label budget and set of overrides each.
+
+A Hydra sweeper over the product of the swept values, in which a setting that an arm lacks leaves that arm as one
+cell, and cells that would do the same work are one job: jobs are told apart by the directory that the last of
+their stages writes. Launching is Hydra's (`hydra/launcher=...`).
+"""
+
+import copy
+import hashlib
+import itertools
+import json
+import logging
+import sys
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import ConfigCompositionException
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from local.config import plain, signature
+from local.errors import InputError
+from local.stage import MAKER, STAGES, stage_named, stage_number, write_atomically
+
+log = logging.getLogger(__name__)
+
+
+class Cells(Sweeper):
+    """See the module; `params` are the swept values that the command line may override."""
+
+    __module__ = "hydra_plugins.cells"  # the only package from which Hydra takes a sweeper
+
+    def __init__(self, params: dict[str, str], max_batch_size: int | None = None) -> None:
+        self.params = params
+
+    def setup(self, *, hydra_context, task_function, config: DictConfig) -> None:
+        """Keep what launching needs; the launcher itself waits until the number of jobs is known."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Run every distinct job; exit with status 1, after all have ended, if any of them failed."""
+        try:
+            jobs = self.jobs(arguments)
+        except InputError as error:
+            sys.exit(f"error: {error}")
+        if not jobs:
+            return []
+        config = copy.deepcopy(self.config)
+        if "n_jobs" in config.hydra.launcher:  # one job needs no second process
+            config.hydra.launcher.n_jobs = min(config.hydra.launcher.n_jobs, len(jobs))
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context, task_function=self.task_function, config=config
+        )
+        returns = launcher.launch(jobs, initial_job_idx=0)
+        failed = [r for r in returns if r.status != JobStatus.COMPLETED]
+        for message in dict.fromkeys(f"error: {r._return_value}" for r in failed):
+            print(message, file=sys.stderr)
+        if failed:
+            sys.exit(1)
+        return returns
+
+    def jobs(self, arguments: list[str]) -> list[list[str]]:
+        """The overrides of each distinct job; writes the list of cells if the report is asked for."""
+        cells = [self.reduced(list(job)) for job in itertools.product(*self.choices(arguments).values())]
+        first, last = stage_number(cells[0][1].stage), stage_number(cells[0][1].stop_stage)
+        if first > last:
+            raise InputError(f"stop stage {STAGES[last]} comes before stage {STAGES[first]}; exchange them")
+        written = next(key for key, stage in MAKER.items() if stage == STAGES[last])
+        jobs = {}
+        for cell, cfg in cells:
+            if cfg.dirs[written]:
+                jobs.setdefault(str(cfg.dirs[written]), cell)
+        if STAGES[last] == "report" and cells[0][1].dry_run:
+            # Only here are all cells at hand, to say whether what the report reads will have changed.
+            plans = [stage_named("score").plan(cfg) for _, cfg in cells]
+            if any(state != "done" for state, _ in plans):
+                why = next(why for state, why in plans if state != "done")
+                print(f"to run 8 report     {cells[0][1].dirs.report} ({why})")  # no job, hence no job's log
+                return []
+        if STAGES[last] == "report":
+            return [
+                [*cell, f"cells={_write_list([cfg for _, cfg in cells if cfg.dirs.report == directory])}"]
+                for directory, cell in jobs.items()
+            ]
+        return list(jobs.values())
+
+    def choices(self, arguments: list[str]) -> dict[str, list[str]]:
+        """For each key its `key=value` overrides, one for each swept value; arguments replace `params`."""
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        found = {}
+        for override in parser.parse_overrides([*(f"{k}={v}" for k, v in self.params.items()), *arguments]):
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                found[key] = [f"{key}={override.get_value_element_as_str()}"]
+            elif override.is_discrete_sweep():
+                found[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            else:
+                raise InputError(f"{override.input_line}: an interval; list the values, as in {key}=1,2,3")
+        return found
+
+    def reduced(self, overrides: list[str]) -> tuple[list[str], DictConfig]:
+        """A cell's overrides without the settings of an autoencoder that its arm lacks, and its configuration."""
+        try:
+            return overrides, self.compose(overrides)
+        except ConfigCompositionException:
+            kept = [o for o in overrides if not o.startswith("autoencoder.")]
+            for override in overrides:
+                try:
+                    if override not in kept:
+                        self.compose([*kept, override])
+                        kept.append(override)
+                except ConfigCompositionException:
+                    log.debug("%s: %s leaves it as it is", kept, override)
+        try:
+            return kept, self.compose(kept)
+        except ConfigCompositionException as error:
+            names = " ".join(o for o in kept if "." not in o.partition("=")[0])
+            first = str(error).splitlines()[0]
+            raise InputError(f"{names}: {first} That choice has no such setting; see conf/") from None
+
+    def compose(self, overrides: list[str]) -> DictConfig:
+        """One cell's configuration."""
+        return self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+
+
+def register() -> None:
+    """Make the sweeper known to Hydra, here and in the workers that unpickle Hydra's state."""
+    sys.modules[Cells.__module__] = sys.modules[__name__]
+    Plugins.instance().register(Cells)
+
+
+def postponed(arguments: list[str]) -> list[str]:
+    """The arguments, with `key=choice(value)` for a single value.
+
+    Hydra first composes one configuration for the whole sweep, with what is not swept; the default arm may lack a
+    setting that is meant for another one.
+    """
+    found = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        single = value and "(" not in value and "," not in value.partition("[")[0]
+        needed = key.startswith(("hydra", "sweep", "recipe", "machine", "+", "~"))  # by the sweep's own configuration
+        found.append(f"{key}=choice({value})" if single and not needed else argument)
+    return found
+
+
+def _shared(cfg: DictConfig) -> str:
+    """A digest of what two arms must have in common to be compared: all but the front end."""
+    recognizer = {k: v for k, v in plain(cfg, "recognizer").items() if k not in ("frontend", "frontend_rate", "thaw")}
+    common = {key: plain(cfg, key) for key in ("labels", "units", "decoder", "dirs.features")}
+    return signature(OmegaConf.create({"common": common | {"recognizer": recognizer}}), "common")
+
+
+def _write_list(cfgs: list[DictConfig]) -> str:
+    """Write what the report needs of each cell to a file named by its content; return the path."""
+    cells = {}
+    for cfg in cfgs:
+        seedless = copy.deepcopy(cfg)
+        with open_dict(seedless):
+            seedless.seed = None
+        cells[cfg.dirs.score] = {
+            "corpus": cfg.corpus.name,
+            "label_hours": None if cfg.labels.hours == "all" else cfg.labels.hours,
+            "arm": cfg.arm.name,
+            "frontend": cfg.recognizer.frontend,
+            "signature": signature(seedless, "dirs.decode"),
+            "shared": _shared(seedless),
+            "seed": cfg.seed,
+            "decoder": cfg.decoder.name,
+            "splits": OmegaConf.to_container(cfg.decoder.splits),
+            "dirs": OmegaConf.to_container(cfg.dirs, resolve=True),
+        }
+    text = json.dumps(list(cells.values()), indent=1) + "\n"
+    path = Path("exp/cells") / f"{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        write_atomically(path, text)
+    return str(path)

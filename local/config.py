@@ -1,0 +1,122 @@
+"""Resolvers of the configuration tree, and the check of what a user typed.
+
+`${sig:a,b.c}` is a digest of the settings a and b.c after interpolation, and of no others: it names the
+directory of whatever those settings made. A `root` inside a signed group is left out, for it says where the
+audio lies on this machine and not which audio it is.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf import Container, DictConfig, OmegaConf
+
+from local.errors import InputError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def plain(cfg: DictConfig, key: str):
+    """The settings at `key` as plain containers, without `root`."""
+    node = OmegaConf.select(cfg, key)
+    if not isinstance(node, Container):
+        return node
+    keys = [k for k in node if k != "root"] if isinstance(node, DictConfig) else range(len(node))
+    values = {k: node[k] for k in keys}
+    return {k: OmegaConf.to_container(v, resolve=True) if isinstance(v, Container) else v for k, v in values.items()}
+
+
+def signature(cfg: DictConfig, *keys: str) -> str:
+    """Eight hex digits over the settings at `keys`."""
+    text = json.dumps({key: _canonical(plain(cfg, key)) for key in keys}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _canonical(value):
+    """The same value whether a user typed 0 or 0.0."""
+    if isinstance(value, dict):
+        return {key: _canonical(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_canonical(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def signed_keys(cfg: DictConfig, directory: str) -> list[str]:
+    """The settings that `dirs.<directory>` itself signs, read off the YAML."""
+    raw = OmegaConf.to_container(cfg, resolve=False)["dirs"].get(directory) or ""
+    return [key for group in re.findall(r"\$\{sig:([^}]*)\}", raw) for key in group.split(",")]
+
+
+def make(settings, **more):
+    """Instantiate `settings` with plain containers; an InputError from a constructor comes out as it is."""
+    try:
+        return instantiate(settings, **more, _convert_="all", _recursive_=False)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise
+
+
+OmegaConf.register_new_resolver("sig", lambda *keys, _root_: signature(_root_, *keys), replace=True)
+OmegaConf.register_new_resolver("cpus", lambda: len(os.sched_getaffinity(0)), replace=True)
+
+
+def _known_keys() -> tuple[dict[str, object], dict[str, list[str]]]:
+    """Every dotted key that some file of conf/ sets, with a value of it, and the options of each group."""
+    keys: dict[str, object] = {}
+    groups: dict[str, list[str]] = {}
+
+    def walk(prefix: str, node) -> None:
+        if prefix:
+            keys[prefix] = node
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key != "defaults":
+                    walk(f"{prefix}.{key}" if prefix else str(key), value)
+
+    for path in sorted(CONF.rglob("*.yaml")):
+        group = path.parent.relative_to(CONF).as_posix()
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) or {}
+        walk("" if "@package _global_" in text or group == "." else group.replace("/", "."), content)
+        if group == "encoder":  # placed inside its users by their defaults lists
+            for user in ("autoencoder", "recognizer"):
+                walk(f"{user}.encoder", content)
+        if group != ".":
+            groups.setdefault(group, []).append(path.stem)
+    return keys, groups
+
+
+def check_overrides(overrides: list[str]) -> None:
+    """Raise InputError, naming the nearest valid one, for the first unknown key or option among `key=value`s."""
+    keys, groups = _known_keys()
+    for override in overrides:
+        try:
+            OverridesParser.create().parse_override(override)
+        except HydraException as error:
+            raise InputError(f"{override!r} cannot be read: {str(error).splitlines()[0]}") from None
+        key, equals, value = override.partition("=")
+        if key.startswith(("+", "~", "hydra")) or "@" in key:
+            continue
+        if not equals:
+            raise InputError(f"{override!r} is no setting; expected key=value, see --help")
+        if key not in keys and key not in groups:
+            near = difflib.get_close_matches(key, sorted(keys.keys() | groups.keys()), 1, 0)[0]
+            raise InputError(f"unknown setting {key!r}; the nearest is {near!r}")
+        for option in value.split(",") if key in groups and "(" not in value else []:
+            if option not in groups[key]:
+                near = difflib.get_close_matches(option, groups[key], 1, 0)[0]
+                raise InputError(
+                    f"unknown {key} {option!r}; the nearest is {near!r} (there are: {', '.join(groups[key])})"
+                )
+        number = isinstance(keys.get(key), int | float) and not isinstance(keys.get(key), bool)
+        for one in value.split(",") if number else []:
+            if not re.fullmatch(r"[-+.\deE]+|null|\$\{.*\}|.*[()].*", one.strip()):
+                raise InputError(f"{key}={one}: expected a number, such as {keys[key]}")

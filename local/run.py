@@ -1,0 +1,59 @@
+"""Stages A to B of one cell, in one process: `python -m local.run stage=A stop_stage=B [key=value ...]`.
+
+With `-m` the same for every cell of a sweep (local/cells.py), each piece of shared work once.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from local import cells
+from local.config import CONF, check_overrides
+from local.errors import InputError
+from local.stage import STAGES, cell_name, stage_named, stage_number
+
+log = logging.getLogger(__name__)
+# Before torch is imported, here or in a worker: results do not depend on the number of cores, for work on a CPU is
+# single-threaded and its processes run side by side.
+os.environ["OMP_NUM_THREADS"] = "1"
+cells.register()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    """Run the stages; return the dev WER in percent once stage 7 is done, which is what an optimizer needs."""
+    try:
+        for name in STAGES[stage_number(cfg.stage) : stage_number(cfg.stop_stage) + 1]:
+            stage_named(name)(cfg)
+        return dev_wer(cfg)
+    except InputError as error:
+        if HydraConfig.get().mode == RunMode.RUN:
+            sys.exit(f"error: {error}")
+        raise  # the sweep prints it, once all cells have ended
+    except Exception:
+        log.exception("[%s] failed", cell_name(cfg))
+        raise
+
+
+def dev_wer(cfg: DictConfig) -> float | None:
+    """The dev WER in percent, or None before stage 7."""
+    path = Path(cfg.dirs.score) / "dev" / "wer"
+    return float(path.read_text(encoding="utf-8").split()[1]) if path.exists() else None
+
+
+if __name__ == "__main__":
+    from local.run import main  # by its importable name, so that workers find it
+
+    try:
+        check_overrides([a for a in sys.argv[1:] if a not in ("-m", "--multirun")])
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    if {"-m", "--multirun"} & set(sys.argv):
+        sys.argv[1:] = cells.postponed(sys.argv[1:])
+    main()
