@@ -1,0 +1,108 @@
+"""Batches as pure functions of (seed, step), cut from an archive that lies in memory.
+
+B batch, T frames (rounded up, so that few shapes occur), D width, L labels.
+"""
+
+import zlib
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+
+from local.archive import Frames
+
+ROUND = 16  # frames to which T is rounded up
+
+
+class Batch(NamedTuple):
+    """`features` [B, T, D], zero behind each of `lengths` [B]; `labels` [B, L] with `label_lengths` [B], if any."""
+
+    ids: list[str]
+    features: torch.Tensor
+    lengths: torch.Tensor
+    labels: torch.Tensor | None = None
+    label_lengths: torch.Tensor | None = None
+
+
+def seed_of(*what: object) -> int:
+    """A seed that is a function of what it is for, such as (seed, "step", 17)."""
+    return zlib.crc32(repr(what).encode())
+
+
+def padding_mask(lengths: torch.Tensor, frames: int) -> torch.Tensor:
+    """[B, T], true where a frame belongs to its utterance."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
+class Batcher:
+    """Cuts batches of at most `batch_frames` padded frames out of an archive on the training device.
+
+    `labels` holds one list of label indices an utterance. Excerpts of at most `crop` frames are drawn from
+    longer utterances.
+    """
+
+    def __init__(
+        self,
+        data: Frames,
+        batch_frames: int,
+        seed: int,
+        crop: int | None = None,
+        labels: list[list[int]] | None = None,
+    ) -> None:
+        self.data, self.batch_frames, self.seed = data, batch_frames, seed
+        self.lengths = data.lengths if crop is None else data.lengths.clamp(max=crop)
+        self.labels = labels
+        self.plan = lru_cache(maxsize=4)(self._plan)
+
+    def _plan(self, epoch: int | None) -> list[list[int]]:
+        """The utterances of each batch of an epoch, in shuffled order; in order of length for None."""
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
+        jitter = 0 if epoch is None else 0.2 * torch.rand(len(self.lengths), generator=generator)
+        order = torch.argsort(self.lengths * (1 + jitter), stable=True).tolist()
+        batches, longest = [[]], 0
+        for index in order:
+            longest = max(longest, int(self.lengths[index]))
+            if batches[-1] and longest * (len(batches[-1]) + 1) > self.batch_frames:
+                batches.append([])
+                longest = int(self.lengths[index])
+            batches[-1].append(index)
+        if epoch is None:
+            return batches
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def at(self, step: int) -> Batch:
+        """The batch of one training step."""
+        epoch, first = 0, 0
+        while step >= first + len(self.plan(epoch)):
+            first += len(self.plan(epoch))
+            epoch += 1
+        return self.cut(self.plan(epoch)[step - first], torch.Generator().manual_seed(seed_of(self.seed, "crop", step)))
+
+    def all(self) -> list[Batch]:
+        """Every utterance once, from its first frame, in order of length."""
+        return [self.cut(indices, None) for indices in self.plan(None)]
+
+    def cut(self, indices: list[int], generator: torch.Generator | None) -> Batch:
+        """One batch; excerpts begin at random if there is a generator."""
+        index = torch.tensor(indices)
+        lengths, offsets = self.lengths[index], self.data.offsets[index]
+        if generator is not None:
+            spare = self.data.lengths[index] - lengths
+            offsets = offsets + (torch.rand(len(index), generator=generator) * (spare + 1)).long()
+        frames = -(-int(lengths.max()) // ROUND) * ROUND
+        device = self.data.frames.device
+        lengths, offsets = lengths.to(device), offsets.to(device)
+        inside = padding_mask(lengths, frames)
+        place = offsets[:, None] + torch.arange(frames, device=device) * inside
+        features = self.data.frames[place].float() * inside[:, :, None]
+        ids = [self.data.ids[i] for i in indices]
+        if self.labels is None:
+            return Batch(ids, features, lengths)
+        labels = [torch.tensor(self.labels[i]) for i in indices]
+        return Batch(
+            ids,
+            features,
+            lengths,
+            torch.nn.utils.rnn.pad_sequence(labels, batch_first=True).to(device),
+            torch.tensor([len(one) for one in labels], device=device),
+        )

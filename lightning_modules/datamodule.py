@@ -1,0 +1,52 @@
+"""Training and validation batches as Lightning wants them, made without a copy or a worker process."""
+
+from collections.abc import Iterator
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from lightning_modules.batch import Batch, Batcher
+
+
+class _Steps(IterableDataset):
+    def __init__(self, batcher: Batcher, first: int, count: int) -> None:
+        self.batcher, self.first, self.count = batcher, first, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self.batcher.at(step) for step in range(self.first, self.first + self.count))
+
+
+class _List(Dataset):
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.batches[index]
+
+
+class DataModule(pl.LightningDataModule):
+    """What Lightning calls an epoch is here the stretch between two validations: at most `check_every` updates.
+
+    Checkpoints are written at its end, so a resumed training begins with a whole stretch, whose batches follow
+    from the step alone.
+    """
+
+    def __init__(self, train: Batcher, dev: Batcher, updates: int, check_every: int) -> None:
+        super().__init__()
+        self.train, self.dev, self.updates, self.check_every = train, dev, updates, check_every
+
+    def train_dataloader(self) -> DataLoader:
+        """The updates up to the next validation; Lightning asks again after each."""
+        first = self.trainer.global_step
+        count = min(self.check_every, self.updates - first)
+        return DataLoader(_Steps(self.train, first, count), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        """The whole of dev."""
+        return DataLoader(_List(self.dev.all()), batch_size=None)

@@ -1,0 +1,34 @@
+"""Bidirectional LSTM layers (Hochreiter and Schmidhuber 1997; Schuster and Paliwal 1997), each normalized.
+
+Without the layer normalization (Ba et al. 2016), CTC stays on blanks for several times as many updates.
+"""
+
+import torch
+from torch import nn
+
+
+class LSTM(nn.Module):
+    """[B, T, D] to [B, T, 2 * width].
+
+    The backward direction reads each utterance reversed within its own length, so padding never reaches a valid
+    frame, without the packed sequences that make a CPU three times slower.
+    """
+
+    def __init__(self, input_dim: int, width: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        sizes = [input_dim] + [2 * width] * (layers - 1)
+        self.forwards = nn.ModuleList(nn.LSTM(size, width, batch_first=True) for size in sizes)
+        self.backwards = nn.ModuleList(nn.LSTM(size, width, batch_first=True) for size in sizes)
+        self.norms = nn.ModuleList(nn.LayerNorm(2 * width) for _ in sizes)
+        self.dropout = nn.Dropout(dropout)
+        self.dim = 2 * width
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Encode; what lies behind `lengths` [B] is undefined."""
+        place = torch.arange(x.shape[1], device=x.device)
+        mirror = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)[:, :, None]
+        for ahead, back, norm in zip(self.forwards, self.backwards, self.norms, strict=True):
+            reverse = back(x.gather(1, mirror.expand_as(x)))[0]
+            x = torch.cat([ahead(x)[0], reverse.gather(1, mirror.expand_as(reverse))], dim=2)
+            x = self.dropout(norm(x))
+        return x

@@ -1,0 +1,75 @@
+"""One training, from its last checkpoint if it has one."""
+
+import json
+import logging
+import shutil
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from lightning_modules.batch import Batcher
+from lightning_modules.datamodule import DataModule
+from lightning_modules.history import History
+from lightning_modules.training import Training
+from local.archive import Frames
+from local.errors import InputError
+
+# Lightning's advice about worker processes and logging intervals does not fit batches that lie in memory.
+warnings.filterwarnings("ignore", module="pytorch_lightning")
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+
+
+def device(accelerator: str) -> torch.device:
+    """Where training data lies."""
+    return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
+
+
+def place(data: Frames, accelerator: str) -> Frames:
+    """An archive on the training device, in half precision on a GPU."""
+    where = device(accelerator)
+    if where.type == "cpu" and accelerator not in ("auto", "cpu"):
+        raise InputError(f"trainer.accelerator={accelerator}, but no such device is found; use auto or cpu")
+    return data if where.type == "cpu" else data.map(lambda frames: frames.to(where, torch.float16))
+
+
+def batcher(module: Training, data: Frames, labels: list | None = None, crop: bool = True) -> Batcher:
+    """Batches of the size that the module's settings ask for."""
+    frames = round(module.batch_seconds / data.frame_shift)
+    longest = round(module.crop_seconds / data.frame_shift) if crop and module.crop_seconds else None
+    return Batcher(data, frames, module.seed, crop=longest, labels=labels)
+
+
+def fit(module: Training, train: Batcher, dev: Batcher, out: Path, title: str, logger, trainer: dict) -> dict:
+    """Train `module` and leave it with the weights that were best on dev.
+
+    Writes `out`/history.json; checkpoints lie in `out`/checkpoints until the training is complete. Returns
+    `updates`, `device_seconds`, and the validation metrics of the chosen checkpoint.
+    """
+    summary = {"updates": module.updates, "device_seconds": 0.0}
+    history = History(title)
+    if module.updates:
+        checkpoints = out / "checkpoints"
+        keep = ModelCheckpoint(
+            checkpoints, filename="best", monitor=module.monitor, save_last=True,
+            save_on_train_epoch_end=True, enable_version_counter=False,
+        )  # fmt: skip
+        engine = pl.Trainer(
+            max_steps=module.updates, max_epochs=-1, reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0,
+            callbacks=[history, keep], logger=logger or False, precision=module.precision_name,
+            gradient_clip_val=5.0, enable_progress_bar=False, enable_model_summary=False, devices=1, **trainer,
+        )  # fmt: skip
+        last = checkpoints / "last.ckpt"
+        data = DataModule(train, dev, module.updates, module.check_every)
+        engine.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        best = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)
+        module.load_state_dict(best["state_dict"])
+        chosen = next(row for row in history.rows if row["step"] == best["global_step"])
+        summary |= {key: value for key, value in chosen.items() if key.startswith("val_")}
+        summary |= {"chosen_step": chosen["step"], "device_seconds": history.rows[-1]["seconds"]}
+        shutil.rmtree(checkpoints)
+    (out / "history.json").write_text(json.dumps(history.rows, indent=1) + "\n", encoding="utf-8")
+    return summary

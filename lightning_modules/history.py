@@ -1,0 +1,65 @@
+"""The course of a training: on disk whatever the logger, on the terminal while it runs."""
+
+import logging
+import time
+
+import pytorch_lightning as pl
+
+log = logging.getLogger(__name__)
+LINE_EVERY = 15  # seconds
+
+
+class History(pl.Callback):
+    """A row for each validation: step, mean training loss since the last, learning rate, seconds, metrics.
+
+    It travels in the checkpoint, so a resumed training has one history; `seconds` counts what was kept.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title, self.rows, self.seconds = title, [], 0.0
+        self.losses: list = []
+        self.first_step, self.line = 0, 0.0
+
+    def state_dict(self) -> dict:
+        """For the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict) -> None:
+        """From the checkpoint."""
+        self.rows = state["rows"]
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.start = self.line = time.monotonic()
+        self.seconds = self.rows[-1]["seconds"] if self.rows else 0.0
+        self.first_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        """Collect the loss without waiting for the device."""
+        self.losses.append(outputs["loss"].detach())
+        if time.monotonic() - self.line > LINE_EVERY:
+            self._say(trainer, f"loss {float(self.losses[-1]):.4f}")
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Add a row and log it."""
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        row = {
+            "step": trainer.global_step,
+            "loss": float(sum(self.losses)) / max(1, len(self.losses)),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": round(self.seconds + time.monotonic() - self.start, 2),
+            **metrics,
+        }
+        self.losses.clear()
+        self.rows.append(row)
+        if trainer.logger:
+            trainer.logger.log_metrics(
+                {k: v for k, v in row.items() if k not in ("step", "seconds")}, step=trainer.global_step
+            )
+        self._say(trainer, " ".join(f"{key} {row[key]:.4g}" for key in ("loss", *sorted(metrics))))
+
+    def _say(self, trainer: pl.Trainer, what: str) -> None:
+        self.line = time.monotonic()
+        done, updates = trainer.global_step, trainer.max_steps
+        left = (self.line - self.start) / max(1, done - self.first_step) * (updates - done)
+        log.info("[%s] %d/%d %s, %d:%02d left", self.title, done, updates, what, left // 60, left % 60)

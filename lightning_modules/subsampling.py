@@ -1,0 +1,32 @@
+"""Strided convolutions over time."""
+
+import torch
+from torch import nn
+
+from lightning_modules.batch import padding_mask
+from local.errors import InputError
+
+
+class Subsampling(nn.Module):
+    """[B, T, input_dim] to [B, ceil(T / stride), dim]: a convolution for each factor of two, and a projection.
+
+    Frames behind an utterance's end are zeroed before each convolution, so padding does not change a result.
+    """
+
+    def __init__(self, input_dim: int, dim: int, stride: int) -> None:
+        super().__init__()
+        halvings = stride.bit_length() - 1
+        if 1 << halvings != stride:
+            raise InputError(f"stride {stride}: expected a power of two, in the autoencoder and the recognizer")
+        sizes = [input_dim] + [dim] * halvings
+        self.convolutions = nn.ModuleList(nn.Conv1d(size, dim, 5, stride=2, padding=2) for size in sizes[:-1])
+        self.project = nn.Linear(sizes[-1], dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The shorter sequence and its lengths."""
+        for convolution in self.convolutions:
+            x = x * padding_mask(lengths, x.shape[1])[:, :, None]
+            x = nn.functional.gelu(convolution(x.transpose(1, 2)).transpose(1, 2))
+            lengths = (lengths + 1) // 2
+        return self.norm(self.project(x)), lengths

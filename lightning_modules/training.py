@@ -1,0 +1,69 @@
+"""What every training shares: its settings, seeds by step, the optimizer, and a stop when the loss is not finite."""
+
+import pytorch_lightning as pl
+import torch
+
+from lightning_modules.batch import Batch, seed_of
+from local.errors import InputError
+
+
+class Training(pl.LightningModule):
+    """A module trained for a fixed number of updates with AdamW, warm-up and linear decay.
+
+    `updates` and `check_every` count updates, `warmup` is a share of them, `batch_seconds` is the audio in one
+    update and `crop_seconds` the longest excerpt of an utterance. Masks and dropout are drawn from (seed, step),
+    so a resumed training needs no random states. `monitor` names the validation metric that chooses the checkpoint.
+    """
+
+    monitor: str
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        seed: int,
+        updates: int,
+        learning_rate: float,
+        warmup: float,
+        batch_seconds: float,
+        check_every: int,
+        precision: str,
+        crop_seconds: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.seed, self.updates, self.check_every = name, seed, updates, check_every
+        self.learning_rate, self.warmup, self.precision_name = learning_rate, warmup, precision
+        self.batch_seconds, self.crop_seconds = batch_seconds, crop_seconds
+        torch.manual_seed(seed_of(seed, "initialization"))  # before a subclass makes its layers
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Reseed."""
+        torch.manual_seed(seed_of(self.seed, "step", self.global_step))
+
+    def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Validation masks are the same each time."""
+        torch.manual_seed(seed_of(self.seed, "validation", batch_idx))
+
+    def parameter_groups(self) -> list[dict]:
+        """Groups for the optimizer; a group's `lr` may differ from `learning_rate`."""
+        return [{"params": list(self.parameters())}]
+
+    def configure_optimizers(self) -> dict:
+        """AdamW; the rate rises over the `warmup` share of the updates and falls linearly to zero."""
+        fused = self.device.type == "cuda"
+        optimizer = torch.optim.AdamW(self.parameter_groups(), lr=self.learning_rate, weight_decay=0.01, fused=fused)
+        rise = max(1, round(self.warmup * self.updates))
+        fall = max(1, self.updates - rise)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / rise, max(0, self.updates - step) / fall)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def finite(self, loss: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the training loss; raises InputError naming step and utterances if it is not finite."""
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"{self.name}: the loss is {loss.item()} at step {self.global_step}, expected a finite number; lower "
+                f"its learning rate, or look at the utterances of this batch: {' '.join(batch.ids)}"
+            )
+        return loss

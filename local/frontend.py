@@ -1,0 +1,25 @@
+"""What the recognizer of an arm reads from disk, and what it carries along."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from local.errors import InputError
+
+
+def source(cfg: DictConfig) -> tuple[Path, str]:
+    """The archive directory, and the normalization it is read with."""
+    if cfg.recognizer.frontend not in ("frozen", "finetuned"):
+        raise InputError(f"recognizer.frontend={cfg.recognizer.frontend!r}; expected frozen or finetuned")
+    if cfg.recognizer.frontend == "finetuned" or cfg.dirs.frontend == cfg.dirs.features:
+        return Path(cfg.dirs.features), cfg.features.cmvn
+    return Path(cfg.dirs.frontend), "global"
+
+
+def checkpoint_path(cfg: DictConfig) -> Path | None:
+    """The pretrained autoencoder whose encoder is fine-tuned with the recognizer, if the arm has one."""
+    if cfg.recognizer.frontend != "finetuned":
+        return None
+    if cfg.dirs.pretrain is None:
+        raise InputError(f"recognizer.frontend=finetuned: arm {cfg.arm.name} has no encoder to fine-tune; use frozen")
+    return Path(cfg.dirs.pretrain) / "autoencoder.pt"
