@@ -1,0 +1,186 @@
+"""Word and character errors: counted as NIST's sclite does, written as Kaldi's score.sh and sclite read them.
+
+A score directory holds `wer` (two result lines), `per_utt` (alignments), `per_spk` (counts, read back by
+`read_counts`), and `ref.trn` and `hyp.trn`, which sclite takes as they are. It reads a speaker off an utterance
+id, up to the first `_` or `-`; `per_spk` has the speakers of the data directory.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import kaldialign
+import numpy as np
+
+from local.errors import InputError
+
+GAP = ""  # the other side of a deletion or insertion; no token is empty
+INDEL, SUB = 3, 4  # sclite's costs; a match costs nothing
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Errors against `length` reference tokens: plain numbers, or arrays [K] with a value a speaker."""
+
+    sub: int | np.ndarray = 0
+    del_: int | np.ndarray = 0
+    ins: int | np.ndarray = 0
+    length: int | np.ndarray = 0
+
+    @property
+    def errors(self) -> int | np.ndarray:
+        return self.sub + self.del_ + self.ins
+
+    @property
+    def rate(self) -> float | None:
+        """Percent of the reference, over all speakers; None without a reference."""
+        total = int(np.sum(self.length))
+        return 100 * int(np.sum(self.errors)) / total if total else None
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.sub + other.sub, self.del_ + other.del_, self.ins + other.ins, self.length + other.length)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `per_spk` says, K speakers in its order."""
+
+    speakers: tuple[str, ...]
+    utterances: np.ndarray  # [K]
+    words: Counts  # of arrays [K], likewise below
+    characters: Counts
+
+
+def align(reference: list[str], hypothesis: list[str]) -> tuple[list[tuple[str, str]], str]:
+    """Pairs (reference token or "", hypothesis token or "") and their ops, a letter a pair, as sclite's.
+
+    C is correct, S substituted, D deleted, I inserted. Three substitutions cost what two deletions, two insertions
+    and a match do, so counts hang on which of equal costs is taken: a diagonal step before an insertion before a
+    deletion, backward from the end, as in net_dp.c of NIST's SCTK. kaldialign has the costs but not this order.
+    """
+    if reference == hypothesis:
+        return list(zip(reference, hypothesis, strict=True)), "C" * len(reference)
+    rows = [[INDEL * j for j in range(len(hypothesis) + 1)]]
+    for i, token in enumerate(reference, 1):
+        above, row = rows[-1], [INDEL * i]
+        for j, other in enumerate(hypothesis):
+            diagonal = above[j] if token == other else above[j] + SUB
+            row.append(min(diagonal, above[j + 1] + INDEL, row[j] + INDEL))
+        rows.append(row)
+    pairs, ops, i, j = [], "", len(reference), len(hypothesis)
+    while i or j:
+        same = bool(i and j) and reference[i - 1] == hypothesis[j - 1]
+        if i and j and rows[i][j] == rows[i - 1][j - 1] + (0 if same else SUB):
+            i, j, op = i - 1, j - 1, "C" if same else "S"
+        elif j and rows[i][j] == rows[i][j - 1] + INDEL:
+            j, op = j - 1, "I"
+        else:
+            i, op = i - 1, "D"
+        pairs.append((GAP if op == "I" else reference[i], GAP if op == "D" else hypothesis[j]))
+        ops += op
+    return pairs[::-1], ops[::-1]
+
+
+def _tally(ops: str) -> Counts:
+    return Counts(ops.count("S"), ops.count("D"), ops.count("I"), len(ops) - ops.count("I"))
+
+
+def count(reference: list[str], hypothesis: list[str]) -> Counts:
+    """Errors between two lists of tokens."""
+    return _tally(align(reference, hypothesis)[1])
+
+
+def count_characters(reference: str, hypothesis: str) -> Counts:
+    """Errors between two texts, a token a character, spaces included.
+
+    By kaldialign, for the sake of speed: the same costs, and of equal costs any.
+    """
+    found = kaldialign.edit_distance(reference, hypothesis, sclite_mode=True)
+    return Counts(found["sub"], found["del"], found["ins"], found["ref_len"])
+
+
+def result_line(name: str, counts: Counts) -> str:
+    """Kaldi's result line, for example `%WER 12.34 [ 123 / 997, 10 ins, 20 del, 93 sub ]`."""
+    return (
+        f"%{name} {counts.rate:.2f} [ {counts.errors} / {counts.length}, "
+        f"{counts.ins} ins, {counts.del_} del, {counts.sub} sub ]"
+    )
+
+
+def _per_utterance(utterance: str, pairs: list[tuple[str, str]], ops: str) -> str:
+    """The four lines of Kaldi's per_utt, columns aligned."""
+    columns = [(r or "***", h or "***", op) for (r, h), op in zip(pairs, ops, strict=True)]
+    widths = [max(map(len, column)) for column in columns]
+    lines = []
+    for row, name in enumerate(("ref", "hyp", "op")):
+        cells = (column[row].ljust(width) for column, width in zip(columns, widths, strict=True))
+        lines.append(f"{utterance} {name:4} {' '.join(cells)}".rstrip())
+    lines.append(f"{utterance} #csid {' '.join(str(ops.count(op)) for op in 'CSID')}")
+    return "\n".join(lines) + "\n"
+
+
+def _write_speakers(path: Path, rows: dict[str, tuple[int, Counts, Counts]]) -> None:
+    """A line a speaker, for words and then for characters: tokens, errors sub del ins, percent (- if none)."""
+    lines = ["# speaker utterances words sub del ins wer characters sub del ins cer"]
+    for speaker, (utterances, *both) in sorted(rows.items()):
+        fields = [speaker, utterances]
+        for counts in both:
+            rate = "-" if counts.rate is None else f"{counts.rate:.2f}"
+            fields += [counts.length, counts.sub, counts.del_, counts.ins, rate]
+        lines.append(" ".join(map(str, fields)))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_scores(
+    out: Path, references: dict[str, str], hypotheses: dict[str, str], speakers: dict[str, str]
+) -> dict[str, object]:
+    """Score `hypotheses` against `references` (utterance to text) and write the files into `out`.
+
+    A missing hypothesis is all deletions. Characters are those of the text, spaces included. Returns utterances,
+    words, wer and cer in percent, and errors by kind. Raises InputError for a hypothesis of an unknown utterance
+    and for references without a single word.
+    """
+    unknown = sorted(hypotheses.keys() - references.keys())
+    if unknown:
+        raise InputError(f"{unknown[0]}: a hypothesis without a reference ({len(unknown)} such); score the same split")
+    out.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, tuple[int, Counts, Counts]] = {}
+    with (
+        open(out / "per_utt", "w", encoding="utf-8") as per_utt,
+        open(out / "ref.trn", "w", encoding="utf-8") as ref_trn,
+        open(out / "hyp.trn", "w", encoding="utf-8") as hyp_trn,
+    ):
+        for utterance in sorted(references):
+            reference, hypothesis = references[utterance].split(), hypotheses.get(utterance, "").split()
+            ref_trn.write(" ".join([*reference, f"({utterance})"]) + "\n")
+            hyp_trn.write(" ".join([*hypothesis, f"({utterance})"]) + "\n")
+            pairs, ops = align(reference, hypothesis)
+            per_utt.write(_per_utterance(utterance, pairs, ops))
+            characters = count_characters(" ".join(reference), " ".join(hypothesis))
+            utterances, words, letters = rows.get(speakers[utterance], (0, Counts(), Counts()))
+            rows[speakers[utterance]] = utterances + 1, words + _tally(ops), letters + characters
+    words, characters = (sum((row[i] for row in rows.values()), Counts()) for i in (1, 2))
+    if not words.length:
+        raise InputError(f"{out}: the {len(references)} references hold no word; nothing can be scored")
+    (out / "wer").write_text(result_line("WER", words) + "\n" + result_line("CER", characters) + "\n")
+    _write_speakers(out / "per_spk", rows)
+    return {
+        "utterances": len(references),
+        "words": words.length,
+        "wer": words.rate,
+        "cer": characters.rate,
+        "errors": {"sub": words.sub, "del": words.del_, "ins": words.ins},
+    }
+
+
+def read_counts(directory: Path) -> Scores:
+    """The counts by speaker that `write_scores` left in `directory`. Raises InputError if they are not there."""
+    path = Path(directory) / "per_spk"
+    if not path.is_file():
+        raise InputError(f"{path}: not found; score this directory first")
+    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    utterances, *table = np.array([[int(row[i]) for i in (1, 2, 3, 4, 5, 7, 8, 9, 10)] for row in rows]).T
+
+    def counts(length, sub, del_, ins) -> Counts:
+        return Counts(sub, del_, ins, length)
+
+    return Scores(tuple(row[0] for row in rows), utterances, counts(*table[:4]), counts(*table[4:]))

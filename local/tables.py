@@ -1,0 +1,165 @@
+"""What results.json says, for people: RESULTS.md, the same tables on a terminal, the curves."""
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from local.results import BASELINES
+
+ALPHA = 0.05
+WIDTH = 100  # columns on a terminal, at most
+ARM_HEADER = ("arm", "front end", "seeds", "WER %, 95 % interval", "CER %", "dev WER %")
+ARM_HEADER += ("parameters", "updates", "device minutes")
+COMPARISON_HEADER = ("arm", "against", "points", "relative %", "95 % interval", "p", "p (Holm)")
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _bounds(ci: list[float | None], form: str = ".2f") -> str:
+    return "-" if ci[0] is None else f"[{ci[0]:{form}}, {ci[1]:{form}}]"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _title(entry: dict) -> str:
+    hours = "all labels" if entry["label_hours"] is None else f"{entry['label_hours']:g} h of labels"
+    reference = f"{entry['reference']['utterances']:,} utterances, {entry['reference']['words']:,} words"
+    return f"{entry['corpus']}, {hours}, {entry['split']} ({reference}), decoder {entry['decoder']}"
+
+
+def _names(entry: dict) -> dict[tuple[str, str], str]:
+    """A name for each row (arm, signature): the arm, and of front end and signature what tells it from others."""
+    arms = [row["arm"] for row in entry["arms"]]
+    pairs = [(row["arm"], row["frontend"]) for row in entry["arms"]]
+    names = {}
+    for row, pair in zip(entry["arms"], pairs, strict=True):
+        more = [row["frontend"]] * (arms.count(row["arm"]) > 1) + [row["signature"]] * (pairs.count(pair) > 1)
+        names[row["arm"], row["signature"]] = row["arm"] + (f" ({', '.join(more)})" if more else "")
+    return names
+
+
+def _arm_rows(entry: dict) -> list[list[str]]:
+    names = _names(entry)
+    return [
+        [
+            names[row["arm"], row["signature"]],
+            row["frontend"],
+            str(len(row["seeds"])),
+            f"{row['wer']:.2f} {_bounds(row['ci'])}",
+            f"{row['cer']:.2f}",
+            _number(float(np.mean([seed["dev_wer"] for seed in row["seeds"]]))),
+            f"{row['parameters']:,}",
+            f"{row['updates']:,}",
+            f"{row['device_seconds'] / 60:.1f}",
+        ]
+        for row in entry["arms"]
+    ]
+
+
+def _comparison_rows(entry: dict) -> list[list[str]]:
+    names = _names(entry)
+    return [
+        [
+            names[c["arm"], c["signature"]],
+            names[c["baseline"], c["baseline_signature"]],
+            _number(c["delta"], "+.2f"),
+            _number(c["relative"], "+.1f"),
+            _bounds(c["ci"], "+.2f"),
+            _p(c["p"]),
+            _p(c["p_holm"]),
+        ]
+        for c in entry["comparisons"]
+    ]
+
+
+def _verdict(c: dict, names: dict[tuple[str, str], str]) -> str:
+    """One sentence: what may be claimed of a pretrained arm against one baseline."""
+    arm, baseline = names[c["arm"], c["signature"]], names[c["baseline"], c["baseline_signature"]]
+    low, high = c["ci"]
+    relative = "" if c["relative"] is None else f" ({abs(c['relative']):.1f} %)"
+    change = f"{'lowers' if c['delta'] < 0 else 'raises'} the WER by {abs(c['delta']):.2f} points{relative}"
+    if low is None:
+        return f"{arm} against {baseline}: cannot tell: {c['delta']:+.2f} points, and no spread to judge them by."
+    evidence = f"95 % interval {_bounds(c['ci'], '+.2f')}"
+    if c["p"] is None and low <= 0 <= high:
+        return (
+            f"{arm} against {baseline}: cannot tell: {c['delta']:+.2f} points, {evidence}; this seed only: no p-value."
+        )
+    if c["p"] is None:
+        return f"{arm} against {baseline}: {change}, {evidence}; this seed only: no p-value."
+    evidence += f", p = {_p(c['p'])} ({_p(c['p_holm'])} by Holm)".replace("= <", "<")
+    if c["p_holm"] < ALPHA:
+        return f"{arm} {change} against {baseline}, {evidence}."
+    if low <= 0 <= high:
+        reason = f"smaller than the {(high - low) / 2:.2f} points this experiment could have shown"
+    else:
+        reason = "which does not stand after the correction for several comparisons"
+    return f"{arm} against {baseline}: cannot tell: {c['delta']:+.2f} points, {reason}; {evidence}."
+
+
+def _verdicts(entry: dict) -> list[str]:
+    names = _names(entry)
+    return [_verdict(c, names) for c in entry["comparisons"] if c["arm"] not in BASELINES]
+
+
+def _markdown_table(header: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+    rule = ["---"] * 2 + ["---:"] * (len(header) - 2)
+    return ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)] + [""]
+
+
+def render_markdown(found: list[dict]) -> str:
+    """RESULTS.md: for each entry its arms, its comparisons and a verdict for each pretrained arm."""
+    lines = ["# Results", ""]
+    for entry in found:
+        lines += [f"## {_title(entry)}", "", *_markdown_table(ARM_HEADER, _arm_rows(entry))]
+        if entry["comparisons"]:
+            lines += _markdown_table(COMPARISON_HEADER, _comparison_rows(entry))
+        verdicts = _verdicts(entry)
+        lines += [f"- {verdict}" for verdict in verdicts] + [""] * bool(verdicts)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def print_table(found: list[dict], console: Console) -> None:
+    """What `render_markdown` says, on a terminal; rich leaves out color where there is none."""
+    width = min(WIDTH, console.width)
+    for entry in found:
+        tables = [(ARM_HEADER, _arm_rows(entry)), (COMPARISON_HEADER, _comparison_rows(entry))]
+        console.print(Text(_title(entry), style="bold"), width=width)
+        for header, rows in tables:
+            if not rows:
+                continue
+            table = Table(box=None, header_style="cyan", padding=(0, 1, 0, 0))
+            for i, name in enumerate(header):
+                justify = "right" if i > 1 else "left"
+                table.add_column(Text(name), justify=justify, overflow="fold", no_wrap="interval" in name)
+            for row in rows:
+                table.add_row(*map(Text, row))
+            console.print(table, width=width)
+            console.print()
+        for verdict in _verdicts(entry):
+            console.print(Text(verdict), width=width)
+        console.print()
+
+
+def plot_curves(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
+    """Validation WER in percent against updates, a line a cell, as a PNG at `path`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only the report plots
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = FigureCanvasAgg(figure).figure.add_subplot()
+    for name, points in sorted(curves.items()):
+        updates, wers = zip(*points, strict=True) if points else ((), ())
+        axes.plot(updates, wers, marker=".", label=name)
+    axes.set(xlabel="updates", ylabel="validation WER (%)")
+    axes.grid(alpha=0.3)
+    if curves:
+        axes.legend(fontsize="small")
+    figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
