@@ -1,0 +1,198 @@
+"""What bad input gets: a line that names it, a non-zero status, nothing half-written."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from local import audio, manifest
+from local.errors import InputError
+from local.labels import subset
+from local.text import encode_all, feasible
+from tests.conftest import recipe
+
+
+def speech(seconds: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, round(16000 * seconds)).astype(np.float32)
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    """A folder of four small Kaldi data directories, one for each split."""
+    for number, split in enumerate(("pretrain", "train", "dev", "test")):
+        directory = tmp_path / "mine" / split
+        directory.mkdir(parents=True)
+        rows = [(f"s{number}-{i}", directory / f"{i}.wav") for i in range(3)]
+        for i, (_, path) in enumerate(rows):
+            soundfile.write(path, speech(1, 10 * number + i), 16000)
+        (directory / "wav.scp").write_text("".join(f"{key} {path}\n" for key, path in rows))
+        (directory / "utt2spk").write_text("".join(f"{key} s{number}\n" for key, _ in rows))
+        (directory / "text").write_text("".join(f"{key} hello there\n" for key, _ in rows))
+    return tmp_path
+
+
+def mine(folder: Path, *settings: str, status: int = 1) -> str:
+    """Stages 0 to 2 on one's own data."""
+    return recipe(
+        folder, "corpus=kaldi", f"corpus.root={folder / 'mine'}", "logger=csv", "arm=none", "seed=1", *settings,
+        status=status, tiny=[],
+    )  # fmt: skip
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(old, new))
+
+
+def spoil_audio(train: Path) -> None:
+    (train / "0.wav").unlink()
+    (train / "1.wav").write_bytes(b"")
+    soundfile.write(train / "2.wav", speech(0.05), 16000)
+
+
+def spoil_format(train: Path) -> None:
+    (train / "0.wav").write_text("no audio at all, but text")
+    soundfile.write(train / "1.wav", speech(1), 8000)
+    soundfile.write(train / "2.wav", np.stack([speech(1)] * 2, 1), 16000)
+
+
+def spoil_ids(train: Path) -> None:
+    for name in ("wav.scp", "utt2spk", "text"):
+        edit(train / name, "s1-0", "s1/../../x")
+
+
+def spoil_duplicate(train: Path) -> None:
+    edit(train / "wav.scp", "s1-1", "s1-0")
+
+
+def spoil_text(train: Path) -> None:
+    edit(train / "text", "s1-1 hello there\n", "")
+
+
+def spoil_command(train: Path) -> None:
+    edit(train / "wav.scp", str(train / "0.wav"), f"touch {train}/executed; cat {train}/0.wav |")
+
+
+def test_ones_own_kaldi_directories_go_through(corpus):
+    for train in (corpus / "mine/train",):
+        edit(train / "wav.scp", str(train / "0.wav"), f"sph2pipe -f wav -p {train}/0.wav |")
+    output = mine(corpus, "stop_stage=2", status=0)
+    assert "train: 3 utterances, 1 speakers" in output
+    (text,) = corpus.glob("data/kaldi-*/train/text")
+    assert text.read_text().splitlines()[0] == "s1-0 HELLO THERE"
+
+
+@pytest.mark.parametrize(
+    "spoil, messages",
+    [
+        (spoil_audio, ["0.wav: unreadable audio (the file is missing)", "1.wav: unreadable audio (the file is empty)",
+                       "2.wav: 0.050 s of audio, expected at least 0.1 s"]),
+        (spoil_format, ["0.wav: unreadable audio (", "1.wav: 1 channel(s) at 8000 Hz", "2.wav: 2 channel(s) at 16000"]),
+        (spoil_ids, ["'s1/../../x' is no safe file name"]),
+        (spoil_duplicate, ["wav.scp:2: s1-0 comes twice"]),
+        (spoil_text, ["s1-1: empty transcript"]),
+        (spoil_command, ["is a command, and commands are not executed"]),
+        (shutil.rmtree, ["mine/train/utt2spk: cannot be read"]),
+    ],
+)  # fmt: skip
+def test_prepare_lists_every_bad_file_and_leaves_nothing(corpus, spoil, messages):
+    spoil(corpus / "mine" / "train")
+    output = mine(corpus, "stop_stage=1")
+    for message in messages:
+        assert message in output
+    assert "Traceback" not in output
+    assert not list(corpus.glob("data/*/train")) and not (corpus / "mine/train/executed").exists()
+
+
+def test_features_refuse_silence_and_keep_the_data_directory(corpus):
+    soundfile.write(corpus / "mine/dev/1.wav", np.zeros(16000), 16000)
+    output = mine(corpus, "stop_stage=2")
+    assert "dev/1.wav: all 16000 samples are zero" in output and "Traceback" not in output
+    assert list(corpus.glob("data/kaldi-*/dev/wav.scp")) and not list(corpus.glob("data/kaldi-*/fbank-*"))
+
+
+def test_a_stage_without_its_input_names_the_stage_to_run(tmp_path):
+    output = mine(tmp_path, "stage=5", "stop_stage=5")
+    assert "run stage 1 (prepare) first" in output and "Traceback" not in output
+
+
+def test_a_character_outside_the_units_names_its_utterance(corpus):
+    edit(corpus / "mine/train/text", "s1-2 hello there", "s1-2 he said: 42")
+    output = mine(corpus, "stop_stage=5")
+    assert "s1-2: '2' '4' ':' in its transcript" in output and "Traceback" not in output
+    assert not list(corpus.glob("exp/kaldi/*/none-*"))
+
+
+@pytest.mark.parametrize("entry", ["rm -rf / |", "cat a.wav |", "flac -c -d -s a.flac; rm b |", "sox a.wav -t wav - |"])
+def test_a_command_in_wav_scp_is_refused(entry):
+    with pytest.raises(InputError, match="commands are not executed"):
+        audio.path_of(entry)
+
+
+@pytest.mark.parametrize(
+    "entry, path",
+    [
+        ("/a/b.flac", "/a/b.flac"),
+        ("flac -c -d -s /a/b.flac |", "/a/b.flac"),
+        ("/kaldi/tools/sph2pipe_v2.5/sph2pipe -f wav -p -c 1 /a/b.sph |", "/a/b.sph"),
+    ],
+)
+def test_the_two_standard_commands_are_read_as_their_files(entry, path):
+    assert audio.path_of(entry) == path
+
+
+def test_more_labels_than_there_are_is_refused():
+    utterances = [manifest.Utterance(f"a-{i}", "a", "x", 10.0, "HI") for i in range(3)]
+    with pytest.raises(InputError, match="1 h asked for, but there are 0.008 h"):
+        subset(utterances, 1, 0)
+
+
+def test_feasibility_counts_the_blanks_between_repeats():
+    assert feasible([1, 2, 2], 4) and not feasible([1, 2, 2], 3)
+
+
+def test_text_outside_the_units_lists_every_utterance():
+    utterances = [manifest.Utterance(f"a-{i}", "a", "x", 1.0, text) for i, text in enumerate(("AB", "A-B", "Ä"))]
+    with pytest.raises(InputError) as error:
+        encode_all(utterances, "AB")
+    assert [line.split(":")[0] for line in str(error.value).splitlines()] == ["a-1", "a-2"]
+
+
+def test_a_speaker_of_test_in_another_split_is_refused(corpus):
+    for name in ("wav.scp", "utt2spk", "text"):
+        edit(corpus / "mine" / "test" / name, "s3", "s1")
+    output = mine(corpus, "stop_stage=1")
+    assert "test and train share 3 id(s), such as s1-0" in output and "share 1 speaker(s), such as s1" in output
+    assert not list(corpus.glob("data/kaldi-*"))
+
+
+def test_a_test_transcript_outside_the_units_is_found_before_training(corpus):
+    edit(corpus / "mine/test/text", "s3-1 hello there", "s3-1 room 101")
+    assert "s3-1: '0' '1' in its transcript" in mine(corpus, "stop_stage=5")
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (["recognizer.stride=6"], "stride 6: expected a power of two"),
+        (["arm=none", "recognizer.frontend=finetuned"], "arm none has no encoder to fine-tune"),
+        (["arm=masked", "autoencoder=none", "stage=3", "stop_stage=3"], "this arm needs a model"),
+        (["arm=dense", "autoencoder.activation=x", "stage=3", "stop_stage=3"], "autoencoder.activation=x loss=mse"),
+        (["labels.hours=0"], "hours=0, expected a positive number or all"),
+        (["labels.hours=most"], "hours='most', expected a positive number or all"),
+        (["recognizer.updates=many"], "recognizer.updates=many: expected a number"),
+        (["trainer.accelerator=tpu"], "no such device is found"),
+        (["corpus.accents=9"], "corpus.accents: found 9, expected 1 to 8"),
+        (["corpus.splits.train=[a]"], "Could not override 'corpus.splits.train'"),
+        (["corpus.snr=[5"], "'corpus.snr=[5' cannot be read"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_line_and_leaves_nothing(tiny, tmp_path, settings, message):
+    (tmp_path / "data").symlink_to(tiny / "data")
+    if "corpus.accents=9" in settings:
+        settings = [*settings, "stage=0", "stop_stage=0"]
+    output = recipe(tmp_path, "stage=5", "stop_stage=5", "arm=none", "seed=1", "logger=csv", *settings, status=1)
+    assert f"error: {message}" in output or message in output.splitlines()[-1]
+    assert "Traceback" not in output
+    assert not list(tmp_path.glob("exp/**/*.partial")) and not list(tiny.glob("data/audio/*.partial"))

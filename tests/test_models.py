@@ -1,0 +1,149 @@
+"""Autoencoders and recognizers, on real frames of the tiny run."""
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from lightning_modules import checkpoint
+from lightning_modules.batch import Batch, Batcher
+from local import archive, manifest
+from local.config import CONF, plain
+from local.errors import InputError
+from local.text import encode_all
+
+UNITS = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def configuration(*settings: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(settings))
+
+
+@pytest.fixture(scope="module")
+def data(tiny) -> tuple[archive.Frames, list[list[int]]]:
+    """Frames and labels of the tiny run's `train`."""
+    (features,) = tiny.glob("data/espeak-*/fbank-*")
+    utterances = manifest.read(features.parent / "train")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tiny)  # scp files name archives from there
+        return archive.read(features / "train", "utterance"), encode_all(utterances, UNITS)
+
+
+def autoencoder(arm: str, *settings: str):
+    settings = plain(configuration(f"arm={arm}", *settings), "autoencoder") | {"input_dim": 80, "seed": 1}
+    return checkpoint.build(settings), settings
+
+
+def recognizer(*settings: str, carried: dict | None = None):
+    settings = plain(configuration(*settings), "recognizer") | {
+        "input_dim": 80, "input_stride": 1, "units": UNITS, "seed": 1, "autoencoder": carried
+    }  # fmt: skip
+    return checkpoint.build(settings), settings
+
+
+MODELS = {
+    "masked": lambda: autoencoder("masked", "autoencoder.encoder.width=16"),
+    "dense": lambda: autoencoder("dense"),
+    "dense by cross-entropy": lambda: autoencoder("dense", "autoencoder.loss=bce", "autoencoder.activation=sigmoid"),
+    "deep tanh": lambda: autoencoder("dense", "autoencoder.widths=[64,32]", "autoencoder.activation=tanh"),
+    "recognizer": lambda: recognizer("arm=none"),
+    "recognizer on masked": lambda: recognizer("arm=masked", carried=autoencoder("masked")[1]),
+}
+
+
+def loss_of(module, batch: Batch) -> torch.Tensor:
+    torch.manual_seed(0)
+    return module.training_step(batch, 0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_few_steps_on_real_audio_lower_the_loss_and_a_checkpoint_gives_the_same_back(name, data, tmp_path):
+    module, settings = MODELS[name]()
+    batch = Batcher(data[0], 2000, seed=1, labels=data[1]).at(0)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.003)
+    first = loss_of(module, batch)
+    for _ in range(12):
+        optimizer.zero_grad()
+        loss = loss_of(module, batch)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.99 * first.item()
+    checkpoint.save(tmp_path / "model.pt", module, settings, "fbank-1")
+    again, _ = checkpoint.load(tmp_path / "model.pt", "fbank-1")
+    expected, found = (getattr(m, "encode", m)(batch.features, batch.lengths)[0] for m in (module.eval(), again))
+    assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_padding_changes_no_output(name, data):
+    module, _ = MODELS[name]()
+    call = getattr(module.eval(), "encode", module)
+    together = Batcher(data[0], 10**6, seed=1).all()[0]
+    outputs, lengths = call(together.features, together.lengths)
+    for i in (0, len(together.ids) // 2):
+        size = int(together.lengths[i])
+        alone, alone_length = call(together.features[i : i + 1, :size], together.lengths[i : i + 1])
+        assert int(alone_length[0]) == int(lengths[i])
+        torch.testing.assert_close(outputs[i, : int(lengths[i])], alone[0, : int(lengths[i])], atol=2e-5, rtol=0)
+
+
+def test_a_checkpoint_refuses_other_features_a_cut_file_and_a_foreign_class(tmp_path):
+    module, settings = autoencoder("dense")
+    checkpoint.save(tmp_path / "a.pt", module, settings, "fbank-1")
+    with pytest.raises(InputError, match="trained on features fbank-1, but given fbank-2"):
+        checkpoint.load(tmp_path / "a.pt", "fbank-2")
+    (tmp_path / "b.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:1000])
+    with pytest.raises(InputError, match="no readable checkpoint"):
+        checkpoint.load(tmp_path / "b.pt", "fbank-1")
+    with pytest.raises(InputError, match="no class of lightning_modules"):
+        checkpoint.build({"_target_": "os.system", "command": "true"})
+
+
+def test_a_loss_that_is_not_finite_names_step_and_utterances(data, monkeypatch):
+    module, _ = autoencoder("dense")
+    monkeypatch.setattr(type(module), "global_step", 7)
+    batch = Batcher(data[0], 2000, seed=1).at(0)
+    batch = batch._replace(features=batch.features * float("inf"))
+    with pytest.raises(InputError, match=f"step 7.*{batch.ids[0]}"):
+        module.training_step(batch, 0)
+
+
+def test_masked_cells_alone_are_scored_and_spans_have_their_length(data):
+    module, _ = autoencoder("masked", "autoencoder.band=0")
+    batch = Batcher(data[0], 20000, seed=1).at(0)
+    torch.manual_seed(3)
+    corrupted, cells = module.corrupt(batch.features)
+    assert torch.equal(corrupted[~cells], batch.features[~cells])
+    assert (corrupted[cells] == module.token.expand_as(corrupted)[cells]).all()
+    hidden = cells[:, :, 0]
+    inner = hidden[:, 24:-24].float().mean()
+    assert 0.35 < float(inner) < 0.65
+    for row in hidden.tolist():
+        runs = "".join("x" if h else " " for h in row).strip(" ").split()
+        assert all(len(run) >= 24 for run in runs[1:-1])
+
+
+def test_ctc_agrees_with_a_brute_force_sum_over_paths():
+    module, _ = recognizer("arm=none")
+    generator = torch.Generator().manual_seed(0)
+    frames, symbols, labels = 5, 4, [1, 2, 2]
+    log_probabilities = torch.randn(1, frames, symbols, generator=generator).log_softmax(2)
+    total = torch.tensor(float("-inf"))
+    for path in torch.cartesian_prod(*[torch.arange(symbols)] * frames):
+        collapsed = [int(u) for u, before in zip(path, [None, *path.tolist()], strict=False) if u and int(u) != before]
+        if collapsed == labels:
+            total = torch.logaddexp(total, log_probabilities[0, torch.arange(frames), path].sum())
+    batch = Batch(["a"], None, None, torch.tensor([labels]), torch.tensor([len(labels)]))
+    found = module.ctc(log_probabilities, torch.tensor([frames]), batch)
+    assert found.item() == pytest.approx(float(-total) / len(labels), rel=1e-5)
+
+
+def test_batches_are_functions_of_seed_and_step_and_an_epoch_holds_each_utterance_once(data):
+    frames = data[0]
+    one, two = Batcher(frames, 2000, seed=5, crop=150), Batcher(frames, 2000, seed=5, crop=150)
+    epoch = [one.at(step) for step in range(len(one.plan(0)))]
+    assert sorted(key for batch in epoch for key in batch.ids) == sorted(frames.ids)
+    late = two.at(len(epoch) + 1)
+    assert late.ids == one.at(len(epoch) + 1).ids and torch.equal(late.features, one.at(len(epoch) + 1).features)
+    assert [b.ids for b in epoch] != [Batcher(frames, 2000, seed=6).at(s).ids for s in range(len(epoch))]
+    assert all(int(b.lengths.max()) <= 150 for b in epoch)

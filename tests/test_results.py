@@ -1,0 +1,151 @@
+"""results.json and what is rendered from it, on corpora small enough to count by hand."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from local.errors import InputError
+from local.results import Cell, entries
+from local.scoring import write_scores
+from local.significance import compare, holm
+from local.tables import plot_curves, print_table, render_markdown
+
+SPEAKERS = 8
+LENGTH = 50  # words of each speaker's one utterance
+
+
+def cell(root: Path, arm: str, seed: int, errors: list[int], **changes) -> Cell:
+    """A cell whose speaker k has `errors[k]` words deleted from the end of 50."""
+    out = root / f"{arm}-{changes.get('signature', 'sig')}-{seed}-{changes.get('label_hours', 1.0)}"
+    words = [f"w{i}" for i in range(LENGTH)]
+    references = {f"s{k}-1": " ".join(words) for k in range(len(errors))}
+    hypotheses = {f"s{k}-1": " ".join(words[: LENGTH - n]) for k, n in enumerate(errors)}
+    write_scores(out, references, hypotheses, {u: u.split("-")[0] for u in references})
+    given = {"signature": "sig", "label_hours": 1.0, "frontend": "frozen"} | changes
+    return Cell(
+        corpus="toy",
+        split="test",
+        decoder="greedy",
+        arm=arm,
+        seed=seed,
+        score_dir=out,
+        dev_score_dir=out,
+        parameters=1234567,
+        updates=2000,
+        dropped=3,
+        device_seconds=60.0 * seed,
+        **given,
+    )
+
+
+def errors(base: int, seed: int) -> list[int]:
+    """Errors by speaker: around `base`, a little off by seed and speaker."""
+    return [base + (k * (seed + 1)) % 3 for k in range(SPEAKERS)]
+
+
+def sweep(root: Path, seeds: int = 3, **levels: int) -> list[Cell]:
+    return [cell(root, arm, seed, errors(base, seed)) for arm, base in levels.items() for seed in range(1, seeds + 1)]
+
+
+def counts(base: int, seeds: int = 3) -> np.ndarray:
+    return np.array([errors(base, seed) for seed in range(1, seeds + 1)])
+
+
+def test_an_entry_holds_means_over_seeds_counted_by_hand(tmp_path):
+    cells = sweep(tmp_path, masked=8, none=10)
+    (entry,) = entries(cells[::-1])  # whatever the order
+    assert entry == entries(cells)[0]
+    assert [row["arm"] for row in entry["arms"]] == ["none", "masked"]
+    assert {k: entry["reference"][k] for k in ("utterances", "words")} == {"utterances": 8, "words": 400}
+    none = entry["arms"][0]
+    # 80 deletions, and (2k) mod 3, 0 and k mod 3 on top for speakers k of 0 to 7: 8, 0 and 7, of 400 words
+    assert [seed["errors"] for seed in none["seeds"]] == [{"sub": 0, "del": n, "ins": 0} for n in (88, 80, 87)]
+    assert [seed["wer"] for seed in none["seeds"]] == [22.0, 20.0, 21.75]
+    assert np.isclose(none["wer"], 21.25)
+    assert none["ci"][0] < none["wer"] < none["ci"][1]
+    assert none["device_seconds"] == 120.0 and none["parameters"] == 1234567 and none["dropped"] == 3
+    json.dumps(entry, allow_nan=False)
+
+
+def test_the_family_of_holm_is_that_of_the_pretrained_arms(tmp_path):
+    (entry,) = entries(sweep(tmp_path, none=10, random=10, masked=8, pca=9))
+    found = {(c["arm"], c["baseline"]): c for c in entry["comparisons"]}
+    assert set(found) == {
+        ("random", "none"), ("masked", "none"), ("pca", "none"), ("masked", "random"), ("pca", "random"),
+    }  # fmt: skip
+    words = np.full(SPEAKERS, LENGTH)
+    expected = compare(counts(10), counts(8), words)
+    assert found["masked", "none"]["p"] == expected.p and np.isclose(found["masked", "none"]["delta"], -4.0)
+    assert found["random", "none"]["p_holm"] is None
+    family = [key for key in found if key[0] != "random"]
+    assert [found[key]["p_holm"] for key in family] == holm([found[key]["p"] for key in family])
+
+
+def test_every_row_of_a_sweep_meets_every_row_of_a_baseline(tmp_path):
+    cells = sweep(tmp_path, none=10)
+    for width, base in (("wide", 8), ("slim", 9)):
+        cells += [cell(tmp_path, "masked", s, errors(base, s), signature=width) for s in (1, 2, 3)]
+    (entry,) = entries(cells)
+    assert [(c["signature"], round(c["delta"], 6)) for c in entry["comparisons"]] == [("slim", -2.0), ("wide", -4.0)]
+    assert "masked (frozen, slim)" in render_markdown([entry])
+
+
+def test_label_hours_make_entries_in_order_and_none_is_all(tmp_path):
+    cells = [cell(tmp_path, "none", 1, [5, 5], label_hours=hours) for hours in (None, 10.0, 0.5)]
+    found = entries(cells)
+    assert [entry["label_hours"] for entry in found] == [0.5, 10.0, None]
+    page = render_markdown(found)
+    assert page.index("0.5 h of labels") < page.index("10 h of labels") < page.index("all labels")
+
+
+def test_unlike_references_are_refused_and_both_directories_named(tmp_path):
+    cells = [cell(tmp_path, "none", 1, [5, 5]), cell(tmp_path, "masked", 1, [5, 5, 5])]
+    with pytest.raises(InputError, match="(?s)masked-sig-1.*none-sig-1"):
+        entries(cells)
+
+
+def test_the_same_seed_twice_is_refused(tmp_path):
+    once = cell(tmp_path, "none", 1, [5, 6])
+    with pytest.raises(InputError, match="same seed twice"):
+        entries([once, once])
+
+
+def test_the_verdict_says_what_the_numbers_allow(tmp_path):
+    better = render_markdown(entries(sweep(tmp_path / "a", none=10, masked=5)))
+    assert "- masked lowers the WER by 10.00 points" in better and "95 % interval [-1" in better
+    same = render_markdown(entries(sweep(tmp_path / "b", none=10, masked=10)))
+    assert "cannot tell: +0.00 points, smaller than the" in same and "this experiment could have shown" in same
+    few = sweep(tmp_path / "c", seeds=2, none=10) + [cell(tmp_path / "c", "masked", 1, [5, 6, 5, 4, 5, 5, 7, 5])]
+    short = render_markdown(entries(few))
+    assert "this seed only: no p-value" in short and "p = " not in short
+
+
+def test_the_page_is_the_same_twice_and_has_every_column(tmp_path):
+    found = entries(sweep(tmp_path, none=10, masked=8))
+    page = render_markdown(found)
+    assert page == render_markdown(json.loads(json.dumps(found)))
+    assert page.startswith("# Results\n\n## toy, 1 h of labels, test (8 utterances, 400 words), decoder greedy\n")
+    assert "| 1,234,567 | 2,000 | 2.0 |" in page
+
+
+def test_the_terminal_gets_at_most_100_columns_and_a_file_no_color(tmp_path):
+    found = entries(sweep(tmp_path, none=10, masked=8))
+    for terminal, colors in ((False, "auto"), (True, "standard")):
+        out = io.StringIO()
+        print_table(found, Console(file=out, width=300, force_terminal=terminal, color_system=colors))
+        assert ("\x1b[" in out.getvalue()) == terminal
+        if not terminal:
+            assert max(map(len, out.getvalue().splitlines())) <= 100
+            assert "masked lowers the WER by 4.00 points" in " ".join(out.getvalue().split())
+
+
+def test_curves_are_drawn_to_the_same_bytes(tmp_path):
+    curves = {"none": [(100, 80.0), (200, 60.0)], "masked": [(100, 70.0), (200, 50.0)]}
+    for name in ("a.png", "b.png"):
+        plot_curves(curves, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
