@@ -98,15 +98,15 @@ def check_overrides(overrides: list[str]) -> None:
     """Raise InputError, naming the nearest valid one, for the first unknown key or option among `key=value`s."""
     keys, groups = _known_keys()
     for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals and not key.startswith("~"):
+            raise InputError(f"{override!r} is no setting; expected key=value, see --help")
         try:
             OverridesParser.create().parse_override(override)
         except HydraException as error:
             raise InputError(f"{override!r} cannot be read: {str(error).splitlines()[0]}") from None
-        key, equals, value = override.partition("=")
         if key.startswith(("+", "~", "hydra")) or "@" in key:
             continue
-        if not equals:
-            raise InputError(f"{override!r} is no setting; expected key=value, see --help")
         if key not in keys and key not in groups:
             near = difflib.get_close_matches(key, sorted(keys.keys() | groups.keys()), 1, 0)[0]
             raise InputError(f"unknown setting {key!r}; the nearest is {near!r}")

@@ -164,7 +164,8 @@ class Stage:
                     f"{cfg.dirs[key]}: stage {self.name} reads this and it is not there; "
                     f"run stage {STAGES.index(MAKER[key])} ({MAKER[key]}) first"
                 )
-        if self.name == "download" and self.state(cfg)[0] == "done":
+        if self.name == "download" and (state := self.state(cfg))[0] == "done":
+            log.info("[%s] %s: done already, %s", cfg.corpus.name, self.name, state[1])
             return  # a folder of the user's own may not be ours to write beside
         with locked(Path(cfg.dirs[self.writes]), f"{self.name} of {cell_name(cfg, self.name)}"):
             state, why = self.state(cfg)
