@@ -1,6 +1,7 @@
 """The house as a whole: which way imports go, and what the configuration may say."""
 
 import ast
+import json
 import re
 import subprocess
 
@@ -8,6 +9,7 @@ import pytest
 
 from local.config import check_overrides
 from local.errors import InputError
+from local.tables import render_markdown
 from tests.conftest import REPOSITORY
 
 
@@ -88,3 +90,13 @@ def test_an_unknown_setting_is_answered_with_the_nearest_one(override, message):
 
 def test_every_setting_of_the_configuration_is_known_to_the_check():
     check_overrides(["arm=none,masked", "seed=1,2", "autoencoder.encoder.layers=3", "corpus.splits.dev=[a]", "+new=1"])
+
+
+def test_the_readme_shows_the_results_that_were_published():
+    published = (REPOSITORY / "recipes/espeak/RESULTS.md").read_text().splitlines()
+    section = (REPOSITORY / "README.md").read_text().split("RESULTS.md` has it:")[1].split("`tests/bench")[0]
+    shown = [line for line in section.splitlines() if line]
+    assert len(shown) > 6 and set(shown) <= set(published)
+    assert (
+        render_markdown(json.loads((REPOSITORY / "recipes/espeak/results.json").read_text())).splitlines() == published
+    )
