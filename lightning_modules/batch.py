@@ -4,6 +4,7 @@ B batch, T frames (rounded up, so that few shapes occur), D width, L labels.
 """
 
 import zlib
+from bisect import bisect_right
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -52,7 +53,8 @@ class Batcher:
         self.data, self.batch_frames, self.seed = data, batch_frames, seed
         self.lengths = data.lengths if crop is None else data.lengths.clamp(max=crop)
         self.labels = labels
-        self.plan = lru_cache(maxsize=4)(self._plan)
+        self.plan = lru_cache(maxsize=2)(self._plan)
+        self.first = [0]  # the step at which each epoch begins, as far as it is known
 
     def _plan(self, epoch: int | None) -> list[list[int]]:
         """The utterances of each batch of an epoch, in shuffled order; in order of length for None."""
@@ -72,11 +74,11 @@ class Batcher:
 
     def at(self, step: int) -> Batch:
         """The batch of one training step."""
-        epoch, first = 0, 0
-        while step >= first + len(self.plan(epoch)):
-            first += len(self.plan(epoch))
-            epoch += 1
-        return self.cut(self.plan(epoch)[step - first], torch.Generator().manual_seed(seed_of(self.seed, "crop", step)))
+        while self.first[-1] <= step:
+            self.first.append(self.first[-1] + len(self.plan(len(self.first) - 1)))
+        epoch = bisect_right(self.first, step) - 1
+        indices = self.plan(epoch)[step - self.first[epoch]]
+        return self.cut(indices, torch.Generator().manual_seed(seed_of(self.seed, "crop", step)))
 
     def all(self) -> list[Batch]:
         """Every utterance once, from its first frame, in order of length."""
