@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_modules.batch import Batch, Batcher
 
@@ -19,15 +19,12 @@ class _Steps(IterableDataset):
         return (self.batcher.at(step) for step in range(self.first, self.first + self.count))
 
 
-class _List(Dataset):
-    def __init__(self, batches: list[Batch]) -> None:
-        self.batches = batches
+class _All(IterableDataset):
+    def __init__(self, batcher: Batcher) -> None:
+        self.batcher = batcher
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.batches[index]
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batcher.all()
 
 
 class DataModule(pl.LightningDataModule):
@@ -49,4 +46,4 @@ class DataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """The whole of dev."""
-        return DataLoader(_List(self.dev.all()), batch_size=None)
+        return DataLoader(_All(self.dev), batch_size=None)

@@ -1,10 +1,19 @@
-"""Strided convolutions over time."""
+"""Fewer frames a second: windows of neighbors, or strided convolutions over time."""
 
 import torch
 from torch import nn
 
 from lightning_modules.batch import padding_mask
 from local.errors import InputError
+
+
+def splice(x: torch.Tensor, context: int, stride: int = 1) -> torch.Tensor:
+    """[B, T, D] to [B, ceil(T / stride), (2 * context + 1) * D]: each `stride`-th frame among its neighbors.
+
+    There are zeros before the first frame and behind the last.
+    """
+    padded = nn.functional.pad(x, (0, 0, context, context))
+    return padded.unfold(1, 2 * context + 1, stride).transpose(2, 3).flatten(2)
 
 
 class Subsampling(nn.Module):

@@ -18,7 +18,9 @@ def opened(cfg: DictConfig, out: Path, job: str) -> Iterator:
     if cfg.logger.name == "csv":
         from pytorch_lightning.loggers import CSVLogger
 
-        yield CSVLogger(out, name="", version="csv")
+        logger = CSVLogger(out, name="", version="csv")
+        yield logger
+        logger.save()
         return
     try:
         import wandb

@@ -1,11 +1,13 @@
 """Autoencoders and recognizers, on real frames of the tiny run."""
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
 from lightning_modules import checkpoint
 from lightning_modules.batch import Batch, Batcher
+from lightning_modules.health import health
 from local import archive, manifest
 from local.config import CONF, plain
 from local.errors import InputError
@@ -26,7 +28,7 @@ def data(tiny) -> tuple[archive.Frames, list[list[int]]]:
     utterances = manifest.read(features.parent / "train")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tiny)  # scp files name archives from there
-        return archive.read(features / "train", "utterance"), encode_all(utterances, UNITS)
+        return archive.read(features / "train", "utterance"), encode_all(utterances, UNITS, {})
 
 
 def autoencoder(arm: str, *settings: str):
@@ -36,7 +38,7 @@ def autoencoder(arm: str, *settings: str):
 
 def recognizer(*settings: str, carried: dict | None = None):
     settings = plain(configuration(*settings), "recognizer") | {
-        "input_dim": 80, "input_stride": 1, "units": UNITS, "seed": 1, "autoencoder": carried
+        "input_dim": 80, "input_stride": 1, "units": UNITS, "scoring": {}, "seed": 1, "autoencoder": carried
     }  # fmt: skip
     return checkpoint.build(settings), settings
 
@@ -45,6 +47,7 @@ MODELS = {
     "masked": lambda: autoencoder("masked", "autoencoder.encoder.width=16"),
     "dense": lambda: autoencoder("dense"),
     "dense by cross-entropy": lambda: autoencoder("dense", "autoencoder.loss=bce", "autoencoder.activation=sigmoid"),
+    "random": lambda: autoencoder("random", "autoencoder.encoder.width=16"),
     "deep tanh": lambda: autoencoder("dense", "autoencoder.widths=[64,32]", "autoencoder.activation=tanh"),
     "recognizer": lambda: recognizer("arm=none"),
     "recognizer on masked": lambda: recognizer("arm=masked", carried=autoencoder("masked")[1]),
@@ -78,13 +81,80 @@ def test_a_few_steps_on_real_audio_lower_the_loss_and_a_checkpoint_gives_the_sam
 def test_padding_changes_no_output(name, data):
     module, _ = MODELS[name]()
     call = getattr(module.eval(), "encode", module)
-    together = Batcher(data[0], 10**6, seed=1).all()[0]
+    together = next(Batcher(data[0], 10**6, seed=1).all())
     outputs, lengths = call(together.features, together.lengths)
     for i in (0, len(together.ids) // 2):
         size = int(together.lengths[i])
         alone, alone_length = call(together.features[i : i + 1, :size], together.lengths[i : i + 1])
         assert int(alone_length[0]) == int(lengths[i])
         torch.testing.assert_close(outputs[i, : int(lengths[i])], alone[0, : int(lengths[i])], atol=2e-5, rtol=0)
+
+
+def test_principal_components_are_those_of_a_singular_value_decomposition(data):
+    module, _ = autoencoder("pca", "autoencoder.bottleneck=20")
+    batches = Batcher(data[0], 20000, seed=1)
+    module.initialize(batches.all())
+    batch = next(batches.all())
+    windows = []
+    for offset, length in zip(data[0].offsets.tolist(), data[0].lengths.tolist(), strict=True):
+        frames = np.pad(data[0].frames[offset : offset + length].numpy().astype(float), ((6, 6), (0, 0)))
+        windows += [frames[i : i + 13].reshape(-1) for i in range(0, length, 4)]
+    windows = np.stack(windows)
+    centered = windows - windows.mean(0)
+    components = np.linalg.svd(centered, full_matrices=False)[2][:20]
+    codes, lengths = module.encode(batch.features, batch.lengths)
+    assert torch.equal(lengths, (batch.lengths + 3) // 4)
+    found = np.concatenate([code[:length].numpy() for code, length in zip(codes, lengths.tolist(), strict=True)])
+    first = next(i for i, key in enumerate(data[0].ids) if key == batch.ids[0])
+    start = sum(-(-int(n) // 4) for n in data[0].lengths[:first])
+    expected = centered[start : start + int(lengths[0])] @ components.T
+    assert np.allclose(np.abs(found[: int(lengths[0])]), np.abs(expected), atol=2e-3)
+    # No linear code of this width reconstructs better: the error is what the components leave.
+    whole = module.components.double().numpy()
+    assert np.isclose(
+        ((centered - centered @ whole.T @ whole) ** 2).sum(),
+        (centered**2).sum() - ((centered @ components.T) ** 2).sum(),
+        rtol=1e-6,
+    )
+    output = module.decode(codes, lengths)
+    assert output.shape == (len(batch.ids), 4 * codes.shape[1], 80)
+    inside = torch.arange(output.shape[1]) < batch.lengths[:, None]
+    size = min(output.shape[1], batch.features.shape[1])
+    error = ((output[:, :size] - batch.features[:, :size])[inside[:, :size]] ** 2).mean()
+    assert float(error) < 0.7 * float((batch.features[:, :size][inside[:, :size]] ** 2).mean())
+
+
+def test_random_has_the_weights_that_masked_begins_with_and_learns_at_once():
+    begins, settings = autoencoder("masked")
+    random, frozen = autoencoder("random", "autoencoder.updates=900")
+    assert begins.updates > 0 and random.updates == 0
+    assert all(torch.equal(value, random.state_dict()[key]) for key, value in begins.state_dict().items())
+    assert recognizer("arm=random", "recognizer.thaw=0.5", carried=frozen)[0].thaw == 0
+    assert recognizer("arm=masked", "recognizer.thaw=0.5", carried=settings)[0].thaw == 0.5
+
+
+def test_wide_has_as_many_parameters_as_the_pretrained_arm_in_all():
+    wide, masked = recognizer("arm=wide")[0], recognizer("arm=masked", carried=autoencoder("masked")[1])[0]
+    sizes = [sum(p.numel() for p in module.parameters()) for module in (wide, masked)]
+    assert abs(sizes[0] / sizes[1] - 1) < 0.01
+
+
+def rows(*validations: tuple[float, float, float]) -> list[dict]:
+    """A history of (empty hypotheses, WER, loss), every 50 updates."""
+    return [
+        {"step": 50 * i, "health/blank_rate": 0.9, "health/empty_rate": empty, "val_wer": wer, "val_loss": loss}
+        for i, (empty, wer, loss) in enumerate(validations, 1)
+    ]
+
+
+def test_health_tells_a_plateau_from_a_collapse():
+    found = health(rows((0, 100, 9), (1, 100, 3), (1, 100, 2.9), (0.4, 98, 2.5), (0, 70, 2)))
+    assert (found["state"], found["first_emission"]) == ("speaking", 200)
+    assert health(rows((1, 100, 3), (1, 100, 2.9)))["state"] == "plateau"
+    assert health(rows((1, 100, 3), (1, 100, 2.9)))["first_emission"] is None
+    assert health(rows((0, 98, 2.5), (0, 96, 2.4), (0, 97, 3)))["state"] == "collapse"
+    assert health(rows((0.1, 80, 2), (1, 100, 2.1)))["state"] == "collapse"
+    assert health([])["state"] == "untrained"
 
 
 def test_a_checkpoint_refuses_other_features_a_cut_file_and_a_foreign_class(tmp_path):

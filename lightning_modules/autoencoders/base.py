@@ -1,6 +1,7 @@
 """The base of all autoencoders."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 
@@ -11,12 +12,19 @@ from lightning_modules.training import Training
 class Autoencoder(Training, ABC):
     """`encode` and `decode`, and the training that reconstructs what `corrupt` hides.
 
-    `dim` is the bottleneck's width, `stride` the frames in to one vector out.
+    `dim` is the bottleneck's width, `stride` the frames in to one vector out. If it is not `trained`, it keeps the
+    weights it begins with, whatever its other settings say: the control for what pretraining gave.
     """
 
     monitor = "val_loss"
     dim: int
     stride: int
+
+    def __init__(self, *, trained: bool, updates: int, **training) -> None:
+        super().__init__(updates=updates if trained else 0, **training)
+
+    def initialize(self, batches: Iterable[Batch]) -> None:
+        """What is computed from all of the unlabeled audio before the first update: nothing."""
 
     @abstractmethod
     def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

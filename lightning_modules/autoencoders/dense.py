@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from lightning_modules.autoencoders.base import Autoencoder
+from lightning_modules.subsampling import splice
 from local.errors import InputError
 
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
@@ -45,18 +46,13 @@ class Dense(Autoencoder):
             self.decoder.extend([nn.Linear(size, larger), nonlinear()])
         del self.decoder[-1]
 
-    def window(self, features: torch.Tensor) -> torch.Tensor:
-        """[B, T, D] to [B, T, (2 * context + 1) * D], zeros before the first and behind the last frame."""
-        padded = nn.functional.pad(features, (0, 0, self.context, self.context))
-        return padded.unfold(1, 2 * self.context + 1, 1).transpose(2, 3).flatten(2)
-
     def scale(self, features: torch.Tensor) -> torch.Tensor:
         """To [0, 1] for binary cross-entropy."""
         return ((features + RANGE) / (2 * RANGE)).clamp(0, 1) if self.kind == "bce" else features
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See the base."""
-        return self.encoder(self.scale(self.window(features))), lengths
+        return self.encoder(self.scale(splice(features, self.context))), lengths
 
     def decode(self, codes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """The windows [B, T, (2 * context + 1) * D]; logits for binary cross-entropy."""
@@ -64,7 +60,7 @@ class Dense(Autoencoder):
 
     def error(self, output: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Of each frame, the mean over its window, [B, T, 1]."""
-        target = self.scale(self.window(features))
+        target = self.scale(splice(features, self.context))
         if self.kind == "bce":
             cells = nn.functional.binary_cross_entropy_with_logits(output, target, reduction="none")
         else:
