@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import sys
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,10 +22,18 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from local.config import plain, signature
-from local.errors import InputError
-from local.stage import MAKER, STAGES, stage_named, stage_number, write_atomically
+from local.errors import InputError, refusals_reported
+from local.marker import write_atomically
+from local.stage import MAKER, STAGES, stage_named, stage_number
 
 log = logging.getLogger(__name__)
+OWN = (
+    "frontend",
+    "frontend_rate",
+    "thaw",
+    "learning_rate",
+)  # what an arm may have to itself
+SIZE = ("width", "layers")  # the settings that say how large a recognizer is
 
 
 class Cells(Sweeper):
@@ -42,7 +51,8 @@ class Cells(Sweeper):
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run every distinct job; exit with status 1, after all have ended, if any of them failed."""
         try:
-            jobs = self.jobs(arguments)
+            with refusals_reported("exp/cells"):
+                jobs = self.jobs(arguments)
         except InputError as error:
             sys.exit(f"error: {error}")
         if not jobs:
@@ -53,7 +63,10 @@ class Cells(Sweeper):
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=config
         )
-        returns = launcher.launch(jobs, initial_job_idx=0)
+        try:
+            returns = launcher.launch(jobs, initial_job_idx=0)
+        except BrokenExecutor:
+            sys.exit("error: a process of this run was killed, often for want of memory; run again, with fewer jobs")
         failed = [r for r in returns if r.status != JobStatus.COMPLETED]
         for message in dict.fromkeys(f"error: {r._return_value}" for r in failed):
             print(message, file=sys.stderr)
@@ -63,7 +76,8 @@ class Cells(Sweeper):
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each distinct job; writes the list of cells if the report is asked for."""
-        cells = [self.reduced(list(job)) for job in itertools.product(*self.choices(arguments).values())]
+        choices = self.choices(arguments)
+        cells = [self.reduced(list(job)) for job in itertools.product(*choices.values())]
         first, last = stage_number(cells[0][1].stage), stage_number(cells[0][1].stop_stage)
         if first > last:
             raise InputError(f"stop stage {STAGES[last]} comes before stage {STAGES[first]}; exchange them")
@@ -80,8 +94,10 @@ class Cells(Sweeper):
                 print(f"to run 8 report     {cells[0][1].dirs.report} ({why})")  # no job, hence no job's log
                 return []
         if STAGES[last] == "report":
+            swept = {key for key, values in choices.items() if len(values) > 1} - {"arm", "seed"}
+            named = [([o for o in cell if o.partition("=")[0] in swept], cfg) for cell, cfg in cells]
             return [
-                [*cell, f"cells={_write_list([cfg for _, cfg in cells if cfg.dirs.report == directory])}"]
+                [*cell, f"cells={_write_list([each for each in named if each[1].dirs.report == directory])}"]
                 for directory, cell in jobs.items()
             ]
         return list(jobs.values())
@@ -146,35 +162,53 @@ def postponed(arguments: list[str]) -> list[str]:
     return found
 
 
-def _shared(cfg: DictConfig) -> str:
-    """A digest of what two arms must have in common to be compared: all but the front end."""
-    recognizer = {k: v for k, v in plain(cfg, "recognizer").items() if k not in ("frontend", "frontend_rate", "thaw")}
+def digests(cfg: DictConfig) -> dict[str, str]:
+    """Of what two arms must have in common to be compared, as local/results.py compares them.
+
+    `shared` is all but the front end and the learning rates, which are tuned for each arm; `unsized` leaves out the
+    recognizer's size too, for the arm whose recognizer is larger on purpose; `front_end` is the front end but for how
+    long it was trained.
+    """
+    recognizer = {k: v for k, v in plain(cfg, "recognizer").items() if k not in OWN}
+    unsized = {k: v for k, v in recognizer.items() if k not in SIZE}
+    unsized["encoder"] = {k: v for k, v in recognizer["encoder"].items() if k not in SIZE}
     common = {key: plain(cfg, key) for key in ("labels", "units", "decoder", "dirs.features")}
-    return signature(OmegaConf.create({"common": common | {"recognizer": recognizer}}), "common")
+    autoencoder = {k: v for k, v in plain(cfg, "autoencoder").items() if k not in ("trained", "updates")}
+    front_end = {"autoencoder": autoencoder, "unlabeled": plain(cfg, "unlabeled"), "frontend": cfg.recognizer.frontend}
+    digests = {"shared": common | {"recognizer": recognizer}, "unsized": common | {"recognizer": unsized}}
+    node = OmegaConf.create(digests | {"front_end": front_end})
+    return {key: signature(node, key) for key in node}
 
 
-def _write_list(cfgs: list[DictConfig]) -> str:
-    """Write what the report needs of each cell to a file named by its content; return the path."""
-    cells = {}
-    for cfg in cfgs:
+def _write_list(named: list[tuple[list[str], DictConfig]]) -> str:
+    """Write what the report needs of each cell to a file named by its content; return the path.
+
+    A cell comes with the swept overrides that made it; of several that made the same, those that they share.
+    """
+    cells, made = {}, {}
+    for overrides, cfg in named:
+        made[cfg.dirs.score] = [o for o in made.get(cfg.dirs.score, overrides) if o in overrides]
         seedless = copy.deepcopy(cfg)
         with open_dict(seedless):
             seedless.seed = None
         cells[cfg.dirs.score] = {
-            "corpus": cfg.corpus.name,
+            # It sees all that a speaker of test says before it decodes the first word, and must be told from others.
+            "corpus": cfg.corpus.name + ", transductive CMVN per speaker" * (cfg.features.cmvn == "speaker"),
             "label_hours": None if cfg.labels.hours == "all" else cfg.labels.hours,
             "arm": cfg.arm.name,
             "frontend": cfg.recognizer.frontend,
+            "settings": " ".join(made[cfg.dirs.score]),
             "signature": signature(seedless, "dirs.decode"),
-            "shared": _shared(seedless),
+            **digests(seedless),
             "seed": cfg.seed,
             "decoder": cfg.decoder.name,
+            "rate": cfg.units.rate,
             "splits": OmegaConf.to_container(cfg.decoder.splits),
             "dirs": OmegaConf.to_container(cfg.dirs, resolve=True),
         }
     text = json.dumps(list(cells.values()), indent=1) + "\n"
     path = Path("exp/cells") / f"{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_atomically(path, text)
     return str(path)

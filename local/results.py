@@ -5,18 +5,24 @@ baseline. The same score directories give the same bytes: nothing here depends o
 """
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from local.errors import InputError
-from local.scoring import Scores, read_counts
-from local.significance import compare, holm, interval
+from local.matched_pairs import matched_pairs
+from local.scoring import Scores, read_counts, read_ops
+from local.significance import bootstrap, compare, holm, interval, resample
 
-BASELINES = ("none", "random")  # what pretraining is held against; every other arm is a pretrained one
-ENTRY = ("corpus", "label_hours", "split", "decoder")  # the settings of an entry
+# What pretraining is held against: no front end, the same with a recognizer of as many parameters as the pretrained
+# arm has in all, and a front end with random weights. Every other arm is a pretrained one.
+BASELINES = ("none", "wide", "random")
+AS_MANY = 0.05  # by so much, relatively, the parameters of `wide` may be off
+ENTRY = ("corpus", "label_hours", "split", "decoder", "rate")  # the settings of an entry
 ROW = ("arm", "frontend", "signature")  # and of a row in it
+TEST = ("segments", "z", "p")  # what is kept of a matched-pairs test
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,11 @@ class Cell:
     updates: int
     dropped: int  # training utterances too short for CTC
     device_seconds: float  # pretraining included
-    shared: str = ""  # a digest of what arms must have in common to be compared
+    rate: str = "WER"  # what the rate of errors is called: of phones, PER
+    settings: str = ""  # those that were swept, as on a command line
+    shared: str = ""  # digests: of all but the front end,
+    unsized: str = ""  #   of all but the front end and the recognizer's size,
+    front_end: str = ""  #   and of the front end, trained or not
 
 
 def entries(cells: list[Cell]) -> list[dict]:
@@ -75,11 +85,15 @@ def _entry(cells: list[Cell]) -> dict:
     rows: dict[tuple, list[tuple[Cell, Scores]]] = {}
     for cell, found in zip(cells, scores, strict=True):
         rows.setdefault(tuple(getattr(cell, name) for name in ROW), []).append((cell, found))
+    arms = [_arm(row) for row in rows.values()]
+    found = _comparisons(list(rows.values()), arms)
+    if cells[0].split == "dev":
+        arms.sort(key=lambda arm: arm["wer"])  # dev selects
     utterances, words = int(scores[0].utterances.sum()), int(scores[0].words.length.sum())
     return {name: getattr(cells[0], name) for name in ENTRY} | {
         "reference": {"utterances": utterances, "words": words, "sha256": prints[0]},
-        "arms": [_arm(row) for row in rows.values()],
-        "comparisons": _comparisons(list(rows.values())),
+        "arms": arms,
+        "comparisons": found,
     }
 
 
@@ -94,7 +108,7 @@ def _arm(row: list[tuple[Cell, Scores]]) -> dict:
         raise InputError(f"{cell.score_dir}: arm {cell.arm} has the same seed twice; list each cell once")
     seeds = [_seed(cell, found) for cell, found in row]
     wer, low, high = interval(_errors(row), found.words.length)
-    return {name: getattr(cell, name) for name in ROW} | {
+    return {name: getattr(cell, name) for name in (*ROW, "settings")} | {
         "seeds": seeds,
         "wer": wer,
         "cer": float(np.mean([seed["cer"] for seed in seeds])),
@@ -117,21 +131,51 @@ def _seed(cell: Cell, found: Scores) -> dict:
     }
 
 
-def _comparisons(rows: list[list[tuple[Cell, Scores]]]) -> list[dict]:
-    """Every arm against each row of `none` and `random` that shares all but the front end.
+def _comparable(baseline: Cell, arm: Cell) -> bool:
+    """Whether the two make one of the contrasts that are fixed in advance, and differ in nothing else.
 
-    Holm's family is that of the pretrained arms.
+    A pretrained arm has three: with `none`, with `wide` and with its own `random`. What these two bring without
+    pretraining is held against `none`.
     """
+    pair = baseline.arm, arm.arm
+    if baseline.arm not in BASELINES or (arm.arm in BASELINES and pair not in (("none", "wide"), ("none", "random"))):
+        return False
+    if baseline.arm == "wide":
+        as_many = abs(baseline.parameters - arm.parameters) <= AS_MANY * arm.parameters
+        return baseline.unsized == arm.unsized and as_many
+    if arm.arm == "wide":
+        return baseline.unsized == arm.unsized
+    return baseline.shared == arm.shared and (baseline.arm == "none" or baseline.front_end == arm.front_end)
+
+
+def _median(row: list[tuple[Cell, Scores]], seeds: list[dict]) -> Cell:
+    """The cell of median dev WER; of an even number, the better of the two in the middle."""
+    order = sorted(range(len(row)), key=lambda i: seeds[i]["dev_wer"])
+    return row[order[(len(order) - 1) // 2]][0]
+
+
+def _comparisons(rows: list[list[tuple[Cell, Scores]]], arms: list[dict]) -> list[dict]:
+    """Every contrast of two rows, and none on dev, which selects. Holm's family is that of the pretrained arms."""
+    if rows[0][0][0].split == "dev":
+        return []
+    words = rows[0][0][1].words.length
+    errors = [_errors(row) for row in rows]
+    rates = np.split(resample(np.concatenate(errors), words), np.cumsum([len(each) for each in errors])[:-1])
+    medians = [_median(row, arm["seeds"]) for row, arm in zip(rows, arms, strict=True)]
+    ops = [read_ops(cell.score_dir) for cell in medians]
     found = []
-    for base in rows:
-        for row in rows:
-            baseline, arm = base[0][0], row[0][0]
-            if baseline.arm not in BASELINES or arm.arm in (baseline.arm, "none") or baseline.shared != arm.shared:
-                continue
-            result = compare(_errors(base), _errors(row), row[0][1].words.length)
-            names = {"baseline": baseline.arm, "baseline_signature": baseline.signature}
-            names |= {name: getattr(arm, name) for name in ROW}
-            spread = {"ci": [result.low, result.high], "p": result.p}
-            found.append(names | {"delta": result.delta, "relative": result.relative} | spread)
+    for i, j in itertools.product(range(len(rows)), repeat=2):
+        baseline, arm = medians[i], medians[j]
+        if not _comparable(baseline, arm):
+            continue
+        result, pairs = compare(errors[i], errors[j], words), matched_pairs(ops[i], ops[j])
+        drawn = (None, None) if result.low is None else bootstrap(rates[i], rates[j])
+        found.append(
+            {"baseline": baseline.arm, "baseline_signature": baseline.signature}
+            | {name: getattr(arm, name) for name in ROW}
+            | {"delta": result.delta, "relative": result.relative, "ci": [result.low, result.high]}
+            | {"detectable": result.detectable, "p": result.p, "bootstrap": list(drawn)}
+            | {"matched_pairs": {"seeds": [arm.seed, baseline.seed]} | {key: getattr(pairs, key) for key in TEST}}
+        )
     corrected = holm([None if c["arm"] in BASELINES else c["p"] for c in found])
     return [c | {"p_holm": p} for c, p in zip(found, corrected, strict=True)]

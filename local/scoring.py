@@ -1,8 +1,8 @@
 """Word and character errors: counted as NIST's sclite does, written as Kaldi's score.sh and sclite read them.
 
-A score directory holds `wer` (two result lines), `per_utt` (alignments), `per_spk` (counts, read back by
-`read_counts`), and `ref.trn` and `hyp.trn`, which sclite takes as they are. It reads a speaker off an utterance
-id, up to the first `_` or `-`; `per_spk` has the speakers of the data directory.
+A score directory holds `wer` (result lines), `per_utt` (alignments, read back by `read_ops`), `per_spk` (counts,
+read back by `read_counts`), and `ref.trn` and `hyp.trn`, which sclite takes as they are. It reads a speaker off an
+utterance id, up to the first `_` or `-`; `per_spk` has the speakers of the data directory.
 """
 
 from dataclasses import dataclass
@@ -131,11 +131,12 @@ def _write_speakers(path: Path, rows: dict[str, tuple[int, Counts, Counts]]) -> 
 
 
 def write_scores(
-    out: Path, references: dict[str, str], hypotheses: dict[str, str], speakers: dict[str, str]
+    out: Path, references: dict[str, str], hypotheses: dict[str, str], speakers: dict[str, str], rate: str = "WER"
 ) -> dict[str, object]:
     """Score `hypotheses` against `references` (utterance to text) and write the files into `out`.
 
-    A missing hypothesis is all deletions. Characters are those of the text, spaces included. Returns utterances,
+    A missing hypothesis is all deletions. Characters are those of the text, spaces included. `rate` is what the errors
+    by word are called; those of other units, for phones PER, have no characters to count. Returns utterances,
     words, wer and cer in percent, and errors by kind. Raises InputError for a hypothesis of an unknown utterance
     and for references without a single word.
     """
@@ -161,7 +162,8 @@ def write_scores(
     words, characters = (sum((row[i] for row in rows.values()), Counts()) for i in (1, 2))
     if not words.length:
         raise InputError(f"{out}: the {len(references)} references hold no word; nothing can be scored")
-    (out / "wer").write_text(result_line("WER", words) + "\n" + result_line("CER", characters) + "\n")
+    lines = [result_line(rate, words), result_line("CER", characters)]
+    (out / "wer").write_text("".join(f"{line}\n" for line in lines[: 2 if rate == "WER" else 1]))
     _write_speakers(out / "per_spk", rows)
     return {
         "utterances": len(references),
@@ -172,15 +174,23 @@ def write_scores(
     }
 
 
-def read_counts(directory: Path) -> Scores:
-    """The counts by speaker that `write_scores` left in `directory`. Raises InputError if they are not there."""
-    path = Path(directory) / "per_spk"
+def _read(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"{path}: not found; score this directory first")
-    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def read_counts(directory: Path) -> Scores:
+    """The counts by speaker that `write_scores` left in `directory`. Raises InputError if they are not there."""
+    rows = [line.split() for line in _read(Path(directory) / "per_spk")[1:]]
     utterances, *table = np.array([[int(row[i]) for i in (1, 2, 3, 4, 5, 7, 8, 9, 10)] for row in rows]).T
 
     def counts(length, sub, del_, ins) -> Counts:
         return Counts(sub, del_, ins, length)
 
     return Scores(tuple(row[0] for row in rows), utterances, counts(*table[:4]), counts(*table[4:]))
+
+
+def read_ops(directory: Path) -> list[str]:
+    """Each utterance's ops, a letter a token, in the order of ids. Raises InputError if they are not there."""
+    return ["".join(line.split()[2:]) for line in _read(Path(directory) / "per_utt")[2::4]]

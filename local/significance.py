@@ -21,7 +21,7 @@ Bulletin 2, 1946). tests/bench/coverage.py measures how often these intervals ho
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 LEVEL = 0.95  # of every interval
 MIN_SEEDS = 3  # an arm with fewer says nothing about its seeds
@@ -31,6 +31,7 @@ CAUTION = 1.5
 # A floor of exactly zero keeps only the noise that widens: where seeds bring nothing, 95 % intervals covered over
 # 97 %. A bracket may take this share off the speakers' variance: 0.3 % less there, and no more than that elsewhere.
 SLACK = 0.05
+BLOCK = 500  # test sets drawn at once, for the sake of memory where speakers are many
 NO_SPREAD = 1e-9  # a standard error, as a share of words, that can only be rounding
 
 
@@ -46,7 +47,8 @@ class Comparison(NamedTuple):
     """Arm minus baseline in points; `relative` in percent of the baseline's rate; `p` is two-sided.
 
     `detectable` is the half width of the interval: a smaller difference could not have been shown. None stands
-    for what the data cannot say: `p` and `df` of fewer than three seeds, any spread of a single speaker.
+    for what the data cannot say: any spread of a single speaker; `p`, `df` and, for want of a test, `detectable` of
+    fewer than three seeds.
     """
 
     delta: float
@@ -104,7 +106,7 @@ def _spread(influence: np.ndarray, arms: list[_Arm]) -> tuple[float, float] | No
 
 
 def _half_width(variance: float, df: float) -> float:
-    return float(stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(variance))
+    return float(special.stdtrit(df, (1 + LEVEL) / 2) * np.sqrt(variance))
 
 
 def interval(errors: np.ndarray, words: np.ndarray) -> Interval:
@@ -137,8 +139,8 @@ def compare(errors_baseline: np.ndarray, errors_arm: np.ndarray, words: np.ndarr
     half = _half_width(variance, df)
     low, high = 100 * (delta - half), 100 * (delta + half)
     if not (baseline.seed_df and arm.seed_df):
-        return Comparison(100 * delta, relative, low, high, None, None, 100 * half)
-    p = float(2 * stats.t.sf(abs(delta) / np.sqrt(variance), df))
+        return Comparison(100 * delta, relative, low, high, None, None, None)
+    p = float(2 * special.stdtr(df, -abs(delta) / np.sqrt(variance)))
     return Comparison(100 * delta, relative, low, high, p, float(df), 100 * half)
 
 
@@ -153,77 +155,35 @@ def holm(p_values: list[float | None]) -> list[float | None]:
     return adjusted
 
 
-def bootstrap(
-    errors_a: np.ndarray, errors_b: np.ndarray, words: np.ndarray, seed: int = 0, draws: int = 10_000
-) -> tuple[float, float]:
-    """95 % percentile interval of b minus a in points, over whole speakers and, within each arm, seeds.
+def resample(errors: np.ndarray, words: np.ndarray, seed: int = 0, draws: int = 10_000) -> np.ndarray:
+    """Rates in percent [R, draws] of R decodings on test sets of K speakers, drawn anew with replacement.
 
-    Speakers are drawn once for both arms (M. Bisani and H. Ney, "Bootstrap estimates for confidence intervals
-    in ASR performance evaluation", ICASSP 2004), seeds of each arm apart. With few seeds it covers too little,
-    so it stands beside the t interval and never in its place.
+    `errors` [R, K], `words` [K]. A draw is the same test set for every decoding (M. Bisani and H. Ney, "Bootstrap
+    estimates for confidence intervals in ASR performance evaluation", ICASSP 2004).
     """
     rng = np.random.default_rng(seed)
-    words = np.asarray(words, float)
-    speakers = rng.multinomial(len(words), np.full(len(words), 1 / len(words)), size=draws)  # [draws, K]
-
-    def drawn(errors: np.ndarray) -> np.ndarray:
-        errors = np.asarray(errors, float)
-        seeds = rng.multinomial(len(errors), np.full(len(errors), 1 / len(errors)), size=draws)
-        return ((speakers @ errors.T) * seeds).sum(1) / len(errors)
-
-    difference = 100 * (drawn(errors_b) - drawn(errors_a)) / np.maximum(speakers @ words, 1)
-    low, high = np.quantile(difference, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    counts, speakers = np.vstack([errors, words]).astype(float), len(words)
+    sums = []
+    for start in range(0, draws, BLOCK):
+        block = min(BLOCK, draws - start)
+        drawn = rng.integers(speakers, size=(block, speakers)) + speakers * np.arange(block)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=block * speakers).reshape(block, speakers)
+        sums.append(counts @ times.T)
+    errors, words = np.split(np.concatenate(sums, axis=1), [-1])
+    return 100 * errors / np.maximum(words, 1)
 
 
-class MatchedPairs(NamedTuple):
-    """`mean` and `deviation` of b's errors minus a's per segment; `z` and two-sided `p`, None if undefined."""
+def bootstrap(rates_baseline: np.ndarray, rates_arm: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of arm minus baseline in points, over whole speakers and, within each arm, seeds.
 
-    segments: int
-    mean: float | None
-    deviation: float | None
-    z: float | None
-    p: float | None
-
-
-def _events(ops: str) -> list[tuple[bool, int]]:
-    """(reference word wrong?, insertions before it) per reference word; the last entry stands for the end."""
-    events, inserted = [], 0
-    for op in ops:
-        if op == "I":
-            inserted += 1
-        else:
-            events.append((op != "C", inserted))
-            inserted = 0
-    return events + [(False, inserted)]
-
-
-def _segments(ops_a: str, ops_b: str) -> list[int]:
-    """Errors of b minus errors of a in each segment of one utterance."""
-    segments, good = [], 2
-    for (wrong_a, before_a), (wrong_b, before_b) in zip(_events(ops_a), _events(ops_b), strict=True):
-        for a, b in ((before_a, before_b), (int(wrong_a), int(wrong_b))):
-            if a or b:
-                if good >= 2:
-                    segments.append(0)
-                segments[-1] += b - a
-                good = 0
-        good += not (wrong_a or wrong_b)
-    return segments
-
-
-def matched_pairs(ops: list[tuple[str, str]]) -> MatchedPairs:
-    """NIST's matched-pairs sentence-segment word error test of two systems (MAPSSWE).
-
-    `ops` holds, for each utterance, the alignments of systems a and b with the same reference, a letter a
-    token: C, S, D or I. Two words that both systems have right part one segment from the next (L. Gillick and
-    S. Cox, "Some statistical issues in the comparison of speech recognition algorithms", ICASSP 1989).
+    `rates_*` [S, draws], S may differ, are those of `resample`. With few seeds it covers too little, so it stands
+    beside the t interval and never in its place.
     """
-    differences = np.array([d for pair in ops for d in _segments(*pair)], float)
-    if len(differences) < 2:
-        return MatchedPairs(len(differences), None, None, None, None)
-    mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
-    if not deviation:
-        return MatchedPairs(len(differences), mean, deviation, None, None)
-    z = mean / (deviation / np.sqrt(len(differences)))
-    return MatchedPairs(len(differences), mean, deviation, float(z), float(2 * stats.norm.sf(abs(z))))
+    rng = np.random.default_rng((seed, 1))  # not the numbers that drew the speakers
+
+    def drawn(rates: np.ndarray) -> np.ndarray:
+        seeds, draws = rates.shape
+        return (rates.T * rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)).sum(1) / seeds
+
+    low, high = np.quantile(drawn(rates_arm) - drawn(rates_baseline), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

@@ -11,9 +11,17 @@ from local.results import BASELINES
 
 ALPHA = 0.05
 WIDTH = 100  # columns on a terminal, at most
-ARM_HEADER = ("arm", "front end", "seeds", "WER %, 95 % interval", "CER %", "dev WER %")
-ARM_HEADER += ("parameters", "updates", "device minutes")
-COMPARISON_HEADER = ("arm", "against", "points", "relative %", "95 % interval", "p", "p (Holm)")
+COMPARISON_HEADER = ("arm", "against", "points", "relative %", "95 % interval", "detectable", "p", "p (Holm)")
+BESIDE_HEADER = ("arm", "against", "bootstrap, 95 % interval", "MAPSSWE of seeds", "segments", "z", "p")
+BESIDE = (
+    "Beside it, the percentile bootstrap over speakers and seeds, and NIST's matched-pairs test (MAPSSWE) of one seed "
+    "of each arm, that of median dev error; the test knows nothing of other seeds, and no claim rests on it:"
+)
+
+
+def _arm_header(rate: str) -> tuple[str, ...]:
+    rates = (f"{rate} %, 95 % interval", "CER %", f"dev {rate} %")
+    return ("arm", "front end", "seeds", *rates, "parameters", "updates", "device minutes")
 
 
 def _number(value: float | None, form: str = ".2f") -> str:
@@ -30,17 +38,19 @@ def _p(value: float | None) -> str:
 
 def _title(entry: dict) -> str:
     hours = "all labels" if entry["label_hours"] is None else f"{entry['label_hours']:g} h of labels"
-    reference = f"{entry['reference']['utterances']:,} utterances, {entry['reference']['words']:,} words"
+    what = "words" if entry["rate"] == "WER" else "phones"
+    reference = f"{entry['reference']['utterances']:,} utterances, {entry['reference']['words']:,} {what}"
     return f"{entry['corpus']}, {hours}, {entry['split']} ({reference}), decoder {entry['decoder']}"
 
 
 def _names(entry: dict) -> dict[tuple[str, str], str]:
-    """A name for each row (arm, signature): the arm, and of front end and signature what tells it from others."""
-    arms = [row["arm"] for row in entry["arms"]]
-    pairs = [(row["arm"], row["frontend"]) for row in entry["arms"]]
+    """A name for each row (arm, signature): the arm, and of front end and settings what tells it from others."""
     names = {}
-    for row, pair in zip(entry["arms"], pairs, strict=True):
-        more = [row["frontend"]] * (arms.count(row["arm"]) > 1) + [row["signature"]] * (pairs.count(pair) > 1)
+    for row in entry["arms"]:
+        same = [other for other in entry["arms"] if other["arm"] == row["arm"]]
+        more = [row["frontend"]] * (len({other["frontend"] for other in same}) > 1)
+        if [other["frontend"] for other in same].count(row["frontend"]) > 1:
+            more.append(row["settings"] or row["signature"])
         names[row["arm"], row["signature"]] = row["arm"] + (f" ({', '.join(more)})" if more else "")
     return names
 
@@ -53,7 +63,7 @@ def _arm_rows(entry: dict) -> list[list[str]]:
             row["frontend"],
             str(len(row["seeds"])),
             f"{row['wer']:.2f} {_bounds(row['ci'])}",
-            f"{row['cer']:.2f}",
+            _number(row["cer"] if entry["rate"] == "WER" else None),  # phones have no characters
             _number(float(np.mean([seed["dev_wer"] for seed in row["seeds"]]))),
             f"{row['parameters']:,}",
             f"{row['updates']:,}",
@@ -72,6 +82,7 @@ def _comparison_rows(entry: dict) -> list[list[str]]:
             _number(c["delta"], "+.2f"),
             _number(c["relative"], "+.1f"),
             _bounds(c["ci"], "+.2f"),
+            _number(c["detectable"]),
             _p(c["p"]),
             _p(c["p_holm"]),
         ]
@@ -79,12 +90,28 @@ def _comparison_rows(entry: dict) -> list[list[str]]:
     ]
 
 
-def _verdict(c: dict, names: dict[tuple[str, str], str]) -> str:
+def _beside_rows(entry: dict) -> list[list[str]]:
+    names = _names(entry)
+    return [
+        [
+            names[c["arm"], c["signature"]],
+            names[c["baseline"], c["baseline_signature"]],
+            _bounds(c["bootstrap"], "+.2f"),
+            ", ".join(map(str, c["matched_pairs"]["seeds"])),
+            f"{c['matched_pairs']['segments']:,}",
+            _number(c["matched_pairs"]["z"], "+.2f"),
+            _p(c["matched_pairs"]["p"]),
+        ]
+        for c in entry["comparisons"]
+    ]
+
+
+def _verdict(c: dict, names: dict[tuple[str, str], str], rate: str) -> str:
     """One sentence: what may be claimed of a pretrained arm against one baseline."""
     arm, baseline = names[c["arm"], c["signature"]], names[c["baseline"], c["baseline_signature"]]
     low, high = c["ci"]
     relative = "" if c["relative"] is None else f" ({abs(c['relative']):.1f} %)"
-    change = f"{'lowers' if c['delta'] < 0 else 'raises'} the WER by {abs(c['delta']):.2f} points{relative}"
+    change = f"{'lowers' if c['delta'] < 0 else 'raises'} the {rate} by {abs(c['delta']):.2f} points{relative}"
     if low is None:
         return f"{arm} against {baseline}: cannot tell: {c['delta']:+.2f} points, and no spread to judge them by."
     evidence = f"95 % interval {_bounds(c['ci'], '+.2f')}"
@@ -98,7 +125,7 @@ def _verdict(c: dict, names: dict[tuple[str, str], str]) -> str:
     if c["p_holm"] < ALPHA:
         return f"{arm} {change} against {baseline}, {evidence}."
     if low <= 0 <= high:
-        reason = f"smaller than the {(high - low) / 2:.2f} points this experiment could have shown"
+        reason = f"smaller than the {c['detectable']:.2f} points this experiment could have shown"
     else:
         reason = "which does not stand after the correction for several comparisons"
     return f"{arm} against {baseline}: cannot tell: {c['delta']:+.2f} points, {reason}; {evidence}."
@@ -106,7 +133,7 @@ def _verdict(c: dict, names: dict[tuple[str, str], str]) -> str:
 
 def _verdicts(entry: dict) -> list[str]:
     names = _names(entry)
-    return [_verdict(c, names) for c in entry["comparisons"] if c["arm"] not in BASELINES]
+    return [_verdict(c, names, entry["rate"]) for c in entry["comparisons"] if c["arm"] not in BASELINES]
 
 
 def _markdown_table(header: tuple[str, ...], rows: list[list[str]]) -> list[str]:
@@ -118,38 +145,43 @@ def render_markdown(found: list[dict]) -> str:
     """RESULTS.md: for each entry its arms, its comparisons and a verdict for each pretrained arm."""
     lines = ["# Results", ""]
     for entry in found:
-        lines += [f"## {_title(entry)}", "", *_markdown_table(ARM_HEADER, _arm_rows(entry))]
+        lines += [f"## {_title(entry)}", "", *_markdown_table(_arm_header(entry["rate"]), _arm_rows(entry))]
         if entry["comparisons"]:
             lines += _markdown_table(COMPARISON_HEADER, _comparison_rows(entry))
+            lines += [BESIDE, "", *_markdown_table(BESIDE_HEADER, _beside_rows(entry))]
         verdicts = _verdicts(entry)
         lines += [f"- {verdict}" for verdict in verdicts] + [""] * bool(verdicts)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _print_rows(header: tuple[str, ...], rows: list[list[str]], console: Console, width: int) -> None:
+    table = Table(box=None, header_style="cyan", padding=(0, 1, 0, 0))
+    for i, name in enumerate(header):
+        justify = "right" if i > 1 else "left"
+        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap="interval" in name)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table, width=width)
+    console.print()
 
 
 def print_table(found: list[dict], console: Console) -> None:
     """What `render_markdown` says, on a terminal; rich leaves out color where there is none."""
     width = min(WIDTH, console.width)
     for entry in found:
-        tables = [(ARM_HEADER, _arm_rows(entry)), (COMPARISON_HEADER, _comparison_rows(entry))]
         console.print(Text(_title(entry), style="bold"), width=width)
-        for header, rows in tables:
-            if not rows:
-                continue
-            table = Table(box=None, header_style="cyan", padding=(0, 1, 0, 0))
-            for i, name in enumerate(header):
-                justify = "right" if i > 1 else "left"
-                table.add_column(Text(name), justify=justify, overflow="fold", no_wrap="interval" in name)
-            for row in rows:
-                table.add_row(*map(Text, row))
-            console.print(table, width=width)
-            console.print()
+        _print_rows(_arm_header(entry["rate"]), _arm_rows(entry), console, width)
+        if entry["comparisons"]:
+            _print_rows(COMPARISON_HEADER, _comparison_rows(entry), console, width)
+            console.print(Text(BESIDE), width=width)
+            _print_rows(BESIDE_HEADER, _beside_rows(entry), console, width)
         for verdict in _verdicts(entry):
             console.print(Text(verdict), width=width)
         console.print()
 
 
-def plot_curves(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
-    """Validation WER in percent against updates, a line a cell, as a PNG at `path`."""
+def plot_curves(curves: dict[str, list[tuple[int, float]]], rate: str, path: Path) -> None:
+    """The validation `rate` in percent against updates, a line a cell, as a PNG at `path`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only the report plots
     from matplotlib.figure import Figure
 
@@ -158,7 +190,7 @@ def plot_curves(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
     for name, points in sorted(curves.items()):
         updates, wers = zip(*points, strict=True) if points else ((), ())
         axes.plot(updates, wers, marker=".", label=name)
-    axes.set(xlabel="updates", ylabel="validation WER (%)")
+    axes.set(xlabel="updates", ylabel=f"validation {rate} (%)")
     axes.grid(alpha=0.3)
     if curves:
         axes.legend(fontsize="small")

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from local.errors import InputError
+from local.matched_pairs import matched_pairs
 from local.results import Cell, entries
 from local.scoring import write_scores
-from local.significance import compare, holm
+from local.significance import bootstrap, compare, holm, resample
 from local.tables import plot_curves, print_table, render_markdown
 
 SPEAKERS = 8
@@ -25,7 +27,7 @@ def cell(root: Path, arm: str, seed: int, errors: list[int], **changes) -> Cell:
     references = {f"s{k}-1": " ".join(words) for k in range(len(errors))}
     hypotheses = {f"s{k}-1": " ".join(words[: LENGTH - n]) for k, n in enumerate(errors)}
     write_scores(out, references, hypotheses, {u: u.split("-")[0] for u in references})
-    given = {"signature": "sig", "label_hours": 1.0, "frontend": "frozen"} | changes
+    given = {"signature": "sig", "label_hours": 1.0, "frontend": "frozen", "parameters": 1234567} | changes
     return Cell(
         corpus="toy",
         split="test",
@@ -34,7 +36,6 @@ def cell(root: Path, arm: str, seed: int, errors: list[int], **changes) -> Cell:
         seed=seed,
         score_dir=out,
         dev_score_dir=out,
-        parameters=1234567,
         updates=2000,
         dropped=3,
         device_seconds=60.0 * seed,
@@ -85,13 +86,73 @@ def test_the_family_of_holm_is_that_of_the_pretrained_arms(tmp_path):
     assert [found[key]["p_holm"] for key in family] == holm([found[key]["p"] for key in family])
 
 
+def test_each_contrast_changes_one_thing(tmp_path):
+    def row(arm: str, signature: str, **changes) -> Cell:
+        same = {"shared": "recipe", "unsized": "recipe but size"} | changes
+        return cell(tmp_path, arm, 1, errors(10, 1), signature=signature, **same)
+
+    (entry,) = entries([
+        row("none", "n"), row("none", "other-recipe", shared="other", unsized="other"),
+        row("wide", "as-large", shared="wide"), row("wide", "larger", shared="wide", parameters=2000000),
+        row("random", "r-masked", front_end="masked"), row("random", "r-dense", front_end="dense"),
+        row("masked", "m", front_end="masked", parameters=1200000), row("dense", "d", front_end="dense", parameters=10),
+    ])  # fmt: skip
+    assert {(c["signature"], c["baseline_signature"]) for c in entry["comparisons"]} == {
+        ("m", "n"), ("m", "as-large"), ("m", "r-masked"), ("d", "n"), ("d", "r-dense"),
+        ("as-large", "n"), ("larger", "n"), ("r-masked", "n"), ("r-dense", "n"),
+    }  # fmt: skip
+
+
+def test_a_comparison_carries_the_bootstrap_and_the_matched_pairs_of_the_seeds_of_median_dev_wer(tmp_path):
+    dev = {"none": (30, 10, 20), "masked": (9, 11, 12, 10)}  # errors of every speaker, by seed
+    cells = []
+    for arm, base in (("none", 10), ("masked", 8)):
+        for seed, level in enumerate(dev[arm], 1):
+            scored = cell(tmp_path / "dev", arm, seed, [level] * SPEAKERS).score_dir
+            cells.append(replace(cell(tmp_path, arm, seed, errors(base, seed)), dev_score_dir=scored))
+    (entry,) = entries(cells)
+    (found,) = entry["comparisons"]
+    expected = matched_pairs(*(["C" * (LENGTH - n) + "D" * n for n in e] for e in (errors(10, 3), errors(8, 4))))
+    # a segment an utterance; of four seeds, the better of the two in the middle
+    assert found["matched_pairs"] == {"seeds": [4, 3], "segments": SPEAKERS, "z": expected.z, "p": expected.p}
+    words = np.full(SPEAKERS, LENGTH)
+    assert found["bootstrap"] == list(bootstrap(resample(counts(10), words), resample(counts(8, seeds=4), words)))
+    assert np.isclose(found["detectable"], (found["ci"][1] - found["ci"][0]) / 2)
+    low, high = found["bootstrap"]
+    assert f"| masked | none | [{low:+.2f}, {high:+.2f}] | 4, 3 | 8 | {expected.z:+.2f} | " in render_markdown([entry])
+
+
+def test_one_speaker_gives_no_spread_of_any_kind(tmp_path):
+    (entry,) = entries([cell(tmp_path, arm, seed, [seed]) for arm in ("none", "masked") for seed in (1, 2, 3)])
+    (found,) = entry["comparisons"]
+    assert (found["ci"], found["bootstrap"], found["detectable"]) == ([None, None], [None, None], None)
+    assert "cannot tell: +0.00 points, and no spread" in render_markdown([entry])
+
+
 def test_every_row_of_a_sweep_meets_every_row_of_a_baseline(tmp_path):
     cells = sweep(tmp_path, none=10)
     for width, base in (("wide", 8), ("slim", 9)):
-        cells += [cell(tmp_path, "masked", s, errors(base, s), signature=width) for s in (1, 2, 3)]
+        cells += [
+            cell(tmp_path, "masked", s, errors(base, s), signature=width, settings=f"encoder.width={base}")
+            for s in (1, 2, 3)
+        ]
     (entry,) = entries(cells)
     assert [(c["signature"], round(c["delta"], 6)) for c in entry["comparisons"]] == [("slim", -2.0), ("wide", -4.0)]
-    assert "masked (frozen, slim)" in render_markdown([entry])
+    assert "masked (encoder.width=9)" in render_markdown([entry])
+
+
+def test_on_dev_rows_are_in_order_of_their_rates_and_nothing_is_compared(tmp_path):
+    cells = [replace(c, split="dev") for c in sweep(tmp_path, none=10, masked=8, pca=9)]
+    (entry,) = entries(cells)
+    assert [row["arm"] for row in entry["arms"]] == ["masked", "pca", "none"]
+    assert not entry["comparisons"]
+
+
+def test_phones_are_called_by_their_name_and_have_no_characters(tmp_path):
+    page = render_markdown(entries([replace(c, rate="PER") for c in sweep(tmp_path, none=10, masked=5)]))
+    assert "400 phones" in page and "| PER %, 95 % interval | CER % | dev PER % |" in page
+    assert "masked lowers the PER by 10.00 points" in page and " WER" not in page
+    assert "] | - | " in next(line for line in page.splitlines() if line.startswith("| none"))
 
 
 def test_label_hours_make_entries_in_order_and_none_is_all(tmp_path):
@@ -124,6 +185,12 @@ def test_the_verdict_says_what_the_numbers_allow(tmp_path):
     assert "this seed only: no p-value" in short and "p = " not in short
 
 
+def test_the_same_scores_give_the_same_bytes(tmp_path):
+    cells = sweep(tmp_path, none=10, random=10, masked=8)
+    once, again = json.dumps(entries(cells)), json.dumps(entries(cells[::-1]))
+    assert once == again
+
+
 def test_the_page_is_the_same_twice_and_has_every_column(tmp_path):
     found = entries(sweep(tmp_path, none=10, masked=8))
     page = render_markdown(found)
@@ -146,6 +213,6 @@ def test_the_terminal_gets_at_most_100_columns_and_a_file_no_color(tmp_path):
 def test_curves_are_drawn_to_the_same_bytes(tmp_path):
     curves = {"none": [(100, 80.0), (200, 60.0)], "masked": [(100, 70.0), (200, 50.0)]}
     for name in ("a.png", "b.png"):
-        plot_curves(curves, tmp_path / name)
+        plot_curves(curves, "WER", tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -57,17 +57,20 @@ def test_counts_add_up():
     assert Counts().rate is None
 
 
-def sclite_counts(tmp_path: Path, pairs: list[tuple[list[str], list[str]]]) -> list[str]:
-    """What sclite finds, "correct sub del ins", for each pair."""
+def sclite_counts(directory: Path) -> dict[str, str]:
+    """What sclite finds in `ref.trn` and `hyp.trn`, "correct sub del ins", for each utterance."""
     if SCLITE is None:
         pytest.skip("sclite is not installed (Debian: sctk)")
-    for side, name in enumerate(("ref", "hyp")):
-        lines = [" ".join([*pair[side], f"(s_{i:05d})"]) + "\n" for i, pair in enumerate(pairs)]
-        (tmp_path / f"{name}.trn").write_text("".join(lines))
     command = [SCLITE, "-s", "-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", "-i", "spu_id", "-o", "pralign", "stdout"]
-    text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    found = dict(re.findall(r"id: \(s_(\d+)\)\nScores: \(#C #S #D #I\) (.*?) *\n", text))
-    return [found[f"{i:05d}"] for i in range(len(pairs))]
+    text = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True).stdout
+    return dict(re.findall(r"id: \((.*?)\)\nScores: \(#C #S #D #I\) (.*?) *\n", text))
+
+
+def our_counts(directory: Path) -> dict[str, str]:
+    """The same from `per_utt`."""
+    lines = (line.split() for line in (directory / "per_utt").read_text().splitlines())
+    counts = {fields[0]: fields[2:] for fields in lines if fields[1] == "#csid"}
+    return {utterance: " ".join((c, s, d, i)) for utterance, (c, s, i, d) in counts.items()}
 
 
 def test_counts_equal_those_of_sclite(tmp_path):
@@ -85,8 +88,17 @@ def test_counts_equal_those_of_sclite(tmp_path):
     for _ in range(2000):
         words = "abcdefgh"[: rng.randint(1, 8)]
         pairs.append(tuple(rng.choices(words, k=rng.randint(0, 14)) for _ in range(2)))
-    ours = [align(r, h)[1] for r, h in pairs]
-    assert [" ".join(str(ops.count(op)) for op in "CSDI") for ops in ours] == sclite_counts(tmp_path, pairs)
+    sides = [{f"s_{i:05d}": " ".join(pair[side]) for i, pair in enumerate(pairs)} for side in (0, 1)]
+    write_scores(tmp_path, *sides, dict.fromkeys(sides[0], "s"))
+    assert our_counts(tmp_path) == sclite_counts(tmp_path)
+
+
+def test_counts_equal_those_of_sclite_on_what_recognizers_put_out(tiny):
+    directories = [path.parent for path in tiny.glob("exp/espeak/*/*/*/score/*/per_utt")]
+    assert len(directories) >= 12  # dev and test of three arms with two seeds
+    assert any(re.search(r"^\w.* \(", (d / "hyp.trn").read_text(), re.MULTILINE) for d in directories)
+    for directory in directories:
+        assert our_counts(directory) == sclite_counts(directory)
 
 
 def test_sclite_takes_the_speaker_from_the_start_of_our_utterance_ids(tmp_path):

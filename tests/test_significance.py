@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from local.scoring import align
-from local.significance import CAUTION, SLACK, bootstrap, compare, holm, interval, matched_pairs
+from local.matched_pairs import matched_pairs
+from local.scoring import read_ops, write_scores
+from local.significance import CAUTION, SLACK, bootstrap, compare, holm, interval, resample
 from tests.bench.coverage import Setting, measure
 
 SCTK = next((p for p in ("/usr/bin", "/usr/lib/sctk/bin", "/usr/local/bin") if shutil.which("sc_stats", path=p)), None)
@@ -78,7 +79,7 @@ def test_with_one_seed_an_arm_it_is_the_paired_t_interval_and_has_no_p():
     found = compare(a, b, words)
     reference = stats.ttest_rel(b[0], a[0]).confidence_interval(0.95)
     assert np.allclose((found.low, found.high), (reference.low, reference.high))
-    assert found.p is None and found.df is None and np.isclose(found.detectable, (found.high - found.low) / 2)
+    assert found.p is None and found.df is None and found.detectable is None
 
 
 def test_two_seeds_on_one_side_still_give_no_p():
@@ -130,19 +131,37 @@ def test_the_bootstrap_agrees_with_the_t_interval_where_speakers_are_all_the_noi
     a = np.tile(rng.poisson(20, 200), (3, 1))
     b = np.tile(rng.poisson(20, 200), (3, 1))
     found = compare(a, b, words)
-    assert np.allclose(bootstrap(a, b, words, seed=0), (found.low, found.high), atol=0.08 * found.detectable)
-    assert bootstrap(a, b, words, seed=0, draws=100) == bootstrap(a, b, words, seed=0, draws=100)
+    drawn = bootstrap(resample(a, words), resample(b, words))
+    assert np.allclose(drawn, (found.low, found.high), atol=0.08 * found.detectable)
+    assert drawn == bootstrap(resample(a, words), resample(b, words))
+
+
+def test_a_resampled_test_set_is_the_same_for_every_decoding_and_holds_every_speaker_it_drew_whole():
+    # Of two speakers with 10 and 30 words, four test sets can be drawn; the second decoding has twice the errors.
+    rates = resample(np.array([[1, 6], [2, 12]]), np.array([10, 30]), draws=1200)
+    assert np.allclose(rates[1], 2 * rates[0])
+    found, times = np.unique(rates[0].round(9), return_counts=True)
+    assert np.allclose(found, [10.0, 17.5, 20.0]) and np.allclose(times / 1200, [0.25, 0.5, 0.25], atol=0.06)
+
+
+def test_the_bootstrap_draws_seeds_within_an_arm():
+    # No speaker differs from another, so seeds are all that varies: one of 10 or 20 % against one of 10 %.
+    words = np.full(50, 100)
+    baseline, arm = np.full((1, 50), 10), np.repeat([[10], [20]], 50, axis=1)
+    assert np.allclose(bootstrap(resample(baseline, words), resample(arm, words)), (0.0, 10.0))
 
 
 def test_segments_are_parted_by_two_words_right_in_both_systems():
     # Errors of b minus a: [S | ] at 1, then one good word, then I: one segment of 1 - 1; after CC, D against S.
-    found = matched_pairs([("CSCICCD", "CCCCCS"), ("CC", "CC"), ("ICC", "CC"), ("CCI", "CCII")])
+    found = matched_pairs(["CSCICCD", "CC", "ICC", "CCI"], ["CCCCCS", "CC", "CC", "CCII"])
     assert found.segments == 4  # -2, 0, -1, 1
     assert np.isclose(found.mean, -0.5) and np.isclose(found.deviation, np.std([-2, 0, -1, 1], ddof=1))
-    assert matched_pairs([("CC", "CC")]).p is None and matched_pairs([("S", "C"), ("D", "C")]).z is None
+    assert matched_pairs(["CC"], ["CC"]).p is None and matched_pairs(["S", "D"], ["C", "C"]).z is None
+    with pytest.raises(ValueError, match="unlike references"):
+        matched_pairs(["CC", "C"], ["C", "CC"])
 
 
-def test_matched_pairs_equal_those_of_sctk(tmp_path):
+def test_matched_pairs_equal_those_of_sctk_on_the_same_files(tmp_path):
     if SCTK is None:
         pytest.skip("sc_stats is not installed (Debian: sctk)")
     rng = random.Random(3)
@@ -156,19 +175,18 @@ def test_matched_pairs_equal_those_of_sctk(tmp_path):
     end = ["the", "end"]  # sc_stats passes over an insertion at the very end of the second system
     systems = {name: [noisy(words) + end for words in references] for name in "ab"}
     references = [words + end for words in references]
-    for name, texts in {"r": references, **systems}.items():
-        lines = [" ".join([*words, f"(s{i % 9}_{i:03d})"]) + "\n" for i, words in enumerate(texts)]
-        (tmp_path / f"{name}.trn").write_text("".join(lines))
+    ids = [f"s{i % 9}-{i:03d}" for i in range(len(references))]
+    texts = dict(zip(ids, map(" ".join, references), strict=True))
     aligned = b""
-    for name in "ab":
-        command = f"{SCTK}/sclite -s -r r.trn trn -h {name}.trn trn {name} -i spu_id -o sgml stdout"
-        aligned += subprocess.run(command.split(), cwd=tmp_path, capture_output=True, check=True).stdout
+    for name, found in systems.items():
+        write_scores(tmp_path / name, texts, dict(zip(ids, map(" ".join, found), strict=True)), {u: u[:2] for u in ids})
+        command = f"{SCTK}/sclite -s -r ref.trn trn -h hyp.trn trn {name} -i spu_id -o sgml stdout"
+        aligned += subprocess.run(command.split(), cwd=tmp_path / name, capture_output=True, check=True).stdout
     command = f"{SCTK}/sc_stats -p -t mapsswe -v -n -"
     text = subprocess.run(command.split(), cwd=tmp_path, input=aligned, capture_output=True).stdout.decode("latin-1")
     line = next(line for line in text.splitlines() if "MTCH_PR_RESULTS" in line)
     segments, mean, deviation, z = re.findall(r"\((?:# segs|mean|std dev|Z Stat): ([-\d.]+)\)", line)
-    triples = zip(references, systems["a"], systems["b"], strict=True)
-    found = matched_pairs([(align(r, a)[1], align(r, b)[1]) for r, a, b in triples])
+    found = matched_pairs(read_ops(tmp_path / "a"), read_ops(tmp_path / "b"))
     assert found.segments == int(segments)
     # theirs is a minus b
     assert np.allclose((-found.mean, found.deviation, -found.z), (float(mean), float(deviation), float(z)), atol=6e-4)

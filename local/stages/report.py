@@ -6,36 +6,40 @@ import shutil
 from pathlib import Path
 
 from local.errors import InputError
-from local.stage import digest, read_marker, stage
+from local.marker import digest, read_marker
+from local.stage import require, stage
 
 log = logging.getLogger(__name__)
-COPIED = ("corpus", "label_hours", "decoder", "arm", "frontend", "signature", "shared", "seed")  # of a cell, as it is
+COPIED = ("corpus", "label_hours", "decoder", "arm", "frontend", "signature", "seed")  # of a cell, as it is
+COPIED += ("rate", "settings", "shared", "unsized", "front_end")
 
 
-def _cells(cfg) -> list[dict]:
-    if cfg.cells is None:
+def listed(path: str | None) -> list[dict]:
+    """The cells of the sweep that wrote the list at `path`."""
+    if path is None:
         raise InputError("the report compares the cells of a sweep; run it with -m, as ./run.sh does")
-    return json.loads(Path(cfg.cells).read_text(encoding="utf-8"))
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def _scores(cfg) -> dict:
     """The cells and the markers of their scores: what a report depends on besides its own settings."""
-    return {"cells": cfg.cells, "scores": [digest(read_marker(cell["dirs"]["score"])) for cell in _cells(cfg)]}
+    return {"cells": cfg.cells, "scores": [digest(read_marker(cell["dirs"]["score"])) for cell in listed(cfg.cells)]}
 
 
 def _json(directory: str, name: str):
     return json.loads((Path(directory) / name).read_text(encoding="utf-8"))
 
 
-def _results(cells: list[dict]) -> list:
+def scored(cells: list[dict]) -> list:
     """A results.Cell for each scored split; a sweep that decodes dev alone is reported on dev."""
     from local.results import Cell
 
     found = []
     for cell in cells:
         dirs = cell["dirs"]
-        if read_marker(dirs["score"]) is None:
-            raise InputError(f"{dirs['score']}: not scored yet; run stages 0 to 7 (score) of this sweep first")
+        for key in ("pretrain", "finetune", "score"):
+            if dirs[key]:
+                require(dirs[key], key)
         trained = _json(dirs["finetune"], "summary.json")
         pretrained = {"device_seconds": 0.0, "updates": 0, "parameters": 0}
         if dirs["pretrain"]:
@@ -45,7 +49,7 @@ def _results(cells: list[dict]) -> list:
         found += [
             Cell(
                 split=split, score_dir=Path(dirs["score"]) / split, dev_score_dir=Path(dirs["score"]) / "dev",
-                parameters=trained["parameters"] + frozen, dropped=trained["dropped"],
+                parameters=trained["parameters"] + frozen, dropped=trained["health"]["dropped"],
                 updates=trained["updates"] + pretrained["updates"],
                 device_seconds=trained["device_seconds"] + pretrained["device_seconds"],
                 **{key: cell[key] for key in COPIED},
@@ -76,12 +80,12 @@ def run(cfg, partial) -> None:
     from local.results import entries
     from local.tables import plot_curves, render_markdown
 
-    cells = _cells(cfg)
+    cells = listed(cfg.cells)
     made = [cell["dirs"][key] for cell in cells for key in ("features", "pretrain", "bottleneck", "finetune", "score")]
     commits = {str(marker["commit"]) for directory in made if directory and (marker := read_marker(directory))}
     if len(commits) > 1:
         log.warning("results of different commits are compared: %s", ", ".join(sorted(commits)))
-    found = entries(_results(cells))
+    found = entries(scored(cells))
     (partial / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (partial / "RESULTS.md").write_text(render_markdown(found), encoding="utf-8")
     curves = {}
@@ -89,5 +93,5 @@ def run(cfg, partial) -> None:
         rows = _json(cell["dirs"]["finetune"], "history.json")
         name = f"{cell['arm']} {cell['signature']} seed {cell['seed']}"
         curves[name] = [(row["step"], row["val_wer"]) for row in rows]
-    plot_curves(curves, partial / "curves.png")
+    plot_curves(curves, cells[0]["rate"], partial / "curves.png")
     logger.log_report(cfg, partial, found)

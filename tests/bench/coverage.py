@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from local.significance import bootstrap, compare, interval
+from local.significance import bootstrap, compare, interval, resample
 
 SPEAKERS = 72
 WER = 0.15  # of the average speaker, in every arm
@@ -87,7 +87,7 @@ def measure(setting: Setting, trials: int, draws: int = 0) -> dict[str, float]:
         hits["reject"] += found.p < 0.05
         hits["arm"] += arm.low <= 100 * WER <= arm.high
         if draws:
-            low, high = bootstrap(a, b, words, seed=trial, draws=draws)
+            low, high = bootstrap(*(resample(arm, words, trial, draws) for arm in (a, b)), trial)
             hits["bootstrap"] += low <= 0 <= high
     return {name: 100 * hit / trials for name, hit in hits.items()}
 

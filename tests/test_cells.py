@@ -1,0 +1,26 @@
+"""What a cell says of itself, by which the report knows what may be compared."""
+
+from hydra import compose, initialize_config_dir
+
+from local.cells import digests
+from local.config import CONF
+
+
+def digests_of(*overrides: str) -> dict[str, str]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return digests(compose("config", list(overrides)))
+
+
+def differ(one: dict[str, str], other: dict[str, str]) -> set[str]:
+    return {key for key in one if one[key] != other[key]}
+
+
+def test_digests_tell_a_front_end_a_size_and_everything_else_apart():
+    masked, none = digests_of("arm=masked"), digests_of("arm=none")
+    assert differ(masked, none) == {"front_end"}
+    assert differ(none, digests_of("arm=none", "recognizer.encoder.width=192", "recognizer.width=96")) == {"shared"}
+    for setting in ("recognizer.encoder.dropout=0.1", "recognizer.updates=50", "labels.hours=0.1"):
+        assert differ(none, digests_of("arm=none", setting)) == {"shared", "unsized"}
+    assert not differ(masked, digests_of("arm=masked", "autoencoder.trained=false", "recognizer.thaw=0.5", "seed=7"))
+    for setting in ("autoencoder.bottleneck=32", "recognizer.frontend=frozen"):
+        assert differ(masked, digests_of("arm=masked", setting)) == {"front_end"}
