@@ -1,8 +1,10 @@
 """Checkpoints that rebuild themselves: plain settings and tensors, read with `weights_only=True`."""
 
+import io
 from pathlib import Path
 
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from local.config import make
 from local.errors import InputError
@@ -19,9 +21,27 @@ def build(settings: dict, **more):
     return make(settings, **more)
 
 
+def write(path: Path, content: dict) -> None:
+    """Replace `path` in one step; a full disk is an OSError, which torch.save does not make of it."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_bytes(buffer.getbuffer())
+    aside.replace(path)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Lightning's checkpoints, written by `write`: its own way passes through another file system, which may cut."""
+
+    def save_checkpoint(self, checkpoint: dict, path: str, storage_options: object = None) -> None:
+        """Write a checkpoint."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write(Path(path), checkpoint)
+
+
 def save(path: Path, module: torch.nn.Module, settings: dict, features: str) -> None:
     """Write `module`, the settings that `build` it, and the signed name of the features it was trained on."""
-    torch.save({"settings": settings, "state": module.state_dict(), "features": features}, path)
+    write(path, {"settings": settings, "state": module.state_dict(), "features": features})
 
 
 def load(path: Path, features: str) -> tuple[torch.nn.Module, dict]:

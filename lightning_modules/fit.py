@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from lightning_modules import checkpoint
 from lightning_modules.batch import Batcher
 from lightning_modules.datamodule import DataModule
 from lightning_modules.history import History
@@ -20,6 +21,7 @@ from local.errors import InputError
 # Lightning's advice about worker processes and logging intervals does not fit batches that lie in memory.
 warnings.filterwarnings("ignore", module="pytorch_lightning")
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 
 
@@ -43,33 +45,58 @@ def batcher(module: Training, data: Frames, labels: list | None = None, crop: bo
     return Batcher(data, frames, module.seed, crop=longest, labels=labels)
 
 
+class _Kept(ModelCheckpoint):
+    """The checkpoint best on dev, and the last."""
+
+    def load_state_dict(self, state: dict) -> None:
+        """From the last checkpoint; Lightning itself forgets the best if the folder was moved meanwhile."""
+        best, last = (str(Path(self.dirpath) / f"{name}.ckpt") for name in ("best", "last"))
+        here = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best, "last_model_path": last}
+        super().load_state_dict(state | here | {"best_k_models": {best: state["best_model_score"]}})
+
+
 def fit(module: Training, train: Batcher, dev: Batcher, out: Path, title: str, logger, trainer: dict) -> dict:
     """Train `module` and leave it with the weights that were best on dev.
 
-    Writes `out`/history.json; checkpoints lie in `out`/checkpoints until the training is complete. Returns
+    Writes `out`/history.json, and checkpoints into `out`/checkpoints, from which it continues. Returns
     `updates`, `device_seconds`, and the validation metrics of the chosen checkpoint.
     """
     summary = {"updates": module.updates, "device_seconds": 0.0}
     history = History(title)
     if module.updates:
         checkpoints = out / "checkpoints"
-        keep = ModelCheckpoint(
+        keep = _Kept(
             checkpoints, filename="best", monitor=module.monitor, save_last=True,
             save_on_train_epoch_end=True, enable_version_counter=False,
         )  # fmt: skip
         engine = pl.Trainer(
             max_steps=module.updates, max_epochs=-1, reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0,
-            callbacks=[history, keep], logger=logger or False, precision=module.precision_name,
-            gradient_clip_val=5.0, enable_progress_bar=False, enable_model_summary=False, devices=1, **trainer,
+            callbacks=[history, keep], plugins=[checkpoint.WholeFiles()], logger=logger or False,
+            precision=module.precision_name, gradient_clip_val=5.0, enable_progress_bar=False,
+            enable_model_summary=False, devices=1, **trainer,
         )  # fmt: skip
-        last = checkpoints / "last.ckpt"
+        last = _whole(checkpoints)
         data = DataModule(train, dev, module.updates, module.check_every)
-        engine.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        engine.fit(module, data, ckpt_path=last, weights_only=True)
         best = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)
         module.load_state_dict(best["state_dict"])
         chosen = next(row for row in history.rows if row["step"] == best["global_step"])
         summary |= {key: value for key, value in chosen.items() if key.startswith("val_")}
         summary |= {"chosen_step": chosen["step"], "device_seconds": history.rows[-1]["seconds"]}
-        shutil.rmtree(checkpoints)
     (out / "history.json").write_text(json.dumps(history.rows, indent=1) + "\n", encoding="utf-8")
     return summary
+
+
+def _whole(checkpoints: Path) -> Path | None:
+    """The last checkpoint, if a killed training left one to continue from; damaged ones are removed."""
+    last = checkpoints / "last.ckpt"
+    if not last.exists():
+        return None
+    for path in (last, checkpoints / "best.ckpt"):
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a cut file
+            log.warning("%s: no readable checkpoint (%s); training begins again", path, type(error).__name__)
+            shutil.rmtree(checkpoints)
+            return None
+    return last

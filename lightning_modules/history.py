@@ -4,6 +4,7 @@ import logging
 import time
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger
 
 log = logging.getLogger(__name__)
 LINE_EVERY = 15  # seconds
@@ -33,6 +34,9 @@ class History(pl.Callback):
         self.start = self.line = time.monotonic()
         self.seconds = self.rows[-1]["seconds"] if self.rows else 0.0
         self.first_step = trainer.global_step
+        if isinstance(trainer.logger, CSVLogger):  # it begins its file anew
+            for row in self.rows:
+                self._record(trainer, row)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         """Collect the loss without waiting for the device."""
@@ -52,11 +56,13 @@ class History(pl.Callback):
         }
         self.losses.clear()
         self.rows.append(row)
-        if trainer.logger:
-            trainer.logger.log_metrics(
-                {k: v for k, v in row.items() if k not in ("step", "seconds")}, step=trainer.global_step
-            )
+        self._record(trainer, row)
         self._say(trainer, " ".join(f"{key} {row[key]:.4g}" for key in ("loss", *sorted(metrics))))
+
+    def _record(self, trainer: pl.Trainer, row: dict) -> None:
+        if trainer.logger:
+            metrics = {key: value for key, value in row.items() if key not in ("step", "seconds")}
+            trainer.logger.log_metrics(metrics, step=row["step"])
 
     def _say(self, trainer: pl.Trainer, what: str) -> None:
         self.line = time.monotonic()

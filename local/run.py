@@ -15,10 +15,12 @@ from omegaconf import DictConfig
 
 from local import cells
 from local.config import CONF, check_overrides
-from local.errors import InputError
+from local.errors import InputError, refusals_reported
 from local.stage import STAGES, cell_name, stage_named, stage_number
 
 log = logging.getLogger(__name__)
+LOG = Path("exp/log/run.log")  # as in conf/hydra/job_logging
+logging.raiseExceptions = False  # or each line that finds no room in the log comes out as a traceback
 # Before torch is imported, here or in a worker: results do not depend on the number of cores, for work on a CPU is
 # single-threaded and its processes run side by side.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -52,6 +54,9 @@ if __name__ == "__main__":
 
     try:
         check_overrides([a for a in sys.argv[1:] if a not in ("-m", "--multirun")])
+        with refusals_reported(LOG):  # Hydra opens it, and would answer with a traceback
+            LOG.parent.mkdir(parents=True, exist_ok=True)
+            LOG.open("a").close()
     except InputError as error:
         sys.exit(f"error: {error}")
     if {"-m", "--multirun"} & set(sys.argv):

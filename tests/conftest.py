@@ -3,9 +3,16 @@
 import os
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from hydra import compose, initialize_config_dir
+
+from local.config import CONF
+from local.run import STAGES, stage_named
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The whole recipe on some 40 seconds of speech a split; nothing is learnt, everything is done.
@@ -15,12 +22,15 @@ TINY = [
     *("recognizer.updates=4", "recognizer.check_every=2", "recognizer.batch_seconds=20", "corpus.accents=1"),
     *("autoencoder.width=16", "recognizer.width=16", "recognizer.encoder.width=16"),
 ]
+STEPS = ((0, 2), (3, 4), (5, 7), (8, 8))  # the stages of each command of run.sh
 
 
-def recipe(folder: Path, *settings: str, status: int = 0, tiny: list[str] = TINY, **environment: str) -> str:
-    """Run stages in `folder` as ./run.sh does; return what was printed, stderr last."""
+def recipe(
+    folder: Path, *settings: str, status: int = 0, tiny: list[str] = TINY, under: tuple = (), **environment: str
+) -> str:
+    """Run stages in `folder` as ./run.sh does, by the command `under`; return what was printed, stderr last."""
     done = subprocess.run(
-        [sys.executable, "-m", "local.run", "-m", *tiny, *settings],
+        [*under, sys.executable, "-m", "local.run", "-m", *tiny, *settings],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
         capture_output=True,
@@ -32,10 +42,26 @@ def recipe(folder: Path, *settings: str, status: int = 0, tiny: list[str] = TINY
     return done.stdout + done.stderr
 
 
+def here(folder: Path, first: int, last: int, *settings: str, tiny: list[str] = TINY) -> None:
+    """Run stages of one cell in this process, which has imported already what takes seconds."""
+    settings = [*tiny, "logger=csv", "seed=1", *settings]
+    if "arm=none" in settings:  # it has no autoencoder to set
+        settings = [setting for setting in settings if not setting.startswith("autoencoder.")]
+    with chdir(folder), initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", settings)
+        for name in STAGES[first : last + 1]:
+            stage_named(name)(cfg)
+
+
+def borrow(tiny: Path, folder: Path) -> Path:
+    """A folder with the data and features of the tiny run, and nothing trained."""
+    (folder / "data").symlink_to(tiny / "data")
+    return folder
+
+
 def whole(folder: Path, *settings: str) -> str:
     """All stages, in the four steps of run.sh."""
-    steps = ((0, 2), (3, 4), (5, 7), (8, 8))
-    return "".join(recipe(folder, f"stage={a}", f"stop_stage={b}", *settings) for a, b in steps)
+    return "".join(recipe(folder, f"stage={a}", f"stop_stage={b}", *settings) for a, b in STEPS)
 
 
 def pytest_runtest_setup() -> None:
@@ -60,3 +86,22 @@ def librispeech() -> Path:
     if not root:
         pytest.skip("HOURGLASS_DATA does not name a folder with LibriSpeech/heldout-dev in it")
     return Path(root) / "LibriSpeech"
+
+
+def speech(seconds: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, round(16000 * seconds)).astype(np.float32)
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    """A folder of four small Kaldi data directories, one for each split."""
+    for number, split in enumerate(("pretrain", "train", "dev", "test")):
+        directory = tmp_path / "mine" / split
+        directory.mkdir(parents=True)
+        rows = [(f"s{number}-{i}", directory / f"{i}.wav") for i in range(3)]
+        for i, (_, path) in enumerate(rows):
+            soundfile.write(path, speech(1, 10 * number + i), 16000)
+        (directory / "wav.scp").write_text("".join(f"{key} {path}\n" for key, path in rows))
+        (directory / "utt2spk").write_text("".join(f"{key} s{number}\n" for key, _ in rows))
+        (directory / "text").write_text("".join(f"{key} hello there {split}\n" for key, _ in rows))
+    return tmp_path

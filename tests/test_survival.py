@@ -1,7 +1,8 @@
 """What a kill, a second run at once, or a damaged file leaves behind."""
 
-import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,15 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import REPOSITORY, TINY, recipe
+from local.stage import STAGES
+from tests.bench.kills import content, differences
+from tests.conftest import REPOSITORY, STEPS, TINY, borrow, here, recipe
 
 LONGER = ["autoencoder.updates=40", "recognizer.updates=40", "autoencoder.check_every=5", "recognizer.check_every=5"]
-
-
-def borrow(tiny: Path, folder: Path) -> Path:
-    """A folder with the data and features of the tiny run, and nothing trained."""
-    (folder / "data").symlink_to(tiny / "data")
-    return folder
 
 
 def start(folder: Path, *settings: str) -> subprocess.Popen:
@@ -35,11 +32,15 @@ def weights(folder: Path, name: str) -> dict:
     return torch.load(path, weights_only=True)["state"]
 
 
+def same(expected: dict, found: dict) -> bool:
+    return expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
+
+
 @pytest.mark.parametrize(
     "stages, arm, name",
     [(("stage=3", "stop_stage=3"), "masked", "autoencoder"), (("stage=5", "stop_stage=5"), "none", "recognizer")],
 )
-def test_a_training_killed_between_checkpoints_ends_in_the_same_bits(tiny, tmp_path, stages, arm, name):
+def test_a_training_killed_between_checkpoints_ends_in_the_same_bits(tiny, tmp_path, caplog, stages, arm, name):
     calm, killed = (borrow(tiny, tmp_path / n) for n in ("calm", "killed") if not (tmp_path / n).mkdir())
     settings = [*stages, f"arm={arm}", "seed=1", "logger=csv", *LONGER]
     recipe(calm, *settings)
@@ -51,14 +52,26 @@ def test_a_training_killed_between_checkpoints_ends_in_the_same_bits(tiny, tmp_p
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not list(killed.glob(f"exp/**/{name}.pt")), "killed too late to show anything"
+    cut = shutil.copytree(killed, tmp_path / "cut", symlinks=True)
     recipe(killed, *settings)
-    expected, found = weights(calm, name), weights(killed, name)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[key], found[key]) for key in expected)
-    rows = [[json.loads(p.read_text()) for p in f.glob("exp/**/history.json")][0] for f in (calm, killed)]
-    assert [{k: v for k, v in row.items() if k != "seconds"} for row in rows[0]] == [
-        {k: v for k, v in row.items() if k != "seconds"} for row in rows[1]
-    ]
+    assert same(weights(calm, name), weights(killed, name))
+    assert not differences(content(calm), content(killed))
+    (last,) = cut.glob("exp/**/last.ckpt")
+    rest = shutil.copytree(cut, tmp_path / "moved", symlinks=True)
+    last.write_bytes(last.read_bytes()[:-1000])
+    for folder, warned in ((cut, True), (rest, False)):
+        caplog.clear()
+        here(folder, int(stages[0][-1]), int(stages[1][-1]), f"arm={arm}", *LONGER)
+        assert ("no readable checkpoint" in caplog.text) == warned
+        assert same(weights(calm, name), weights(folder, name))
+
+
+def test_decoding_killed_before_any_of_its_file_operations_ends_in_the_same_files(tiny, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "job", ignore=lambda _, names: [n for n in names if "greedy-" in n])
+    command = [sys.executable, "-m", "tests.bench.crashes", "--stages", "6", "6", "--folder", str(folder)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"decode: (\d+) operations, 0 wrong", done.stdout)[1]) > 5
 
 
 def test_a_download_killed_half_way_leaves_nothing_that_a_stage_would_take_for_done(tiny, tmp_path):
@@ -76,14 +89,23 @@ def test_a_download_killed_half_way_leaves_nothing_that_a_stage_would_take_for_d
     assert all((whole / p).read_bytes() == (expected / p).read_bytes() for p in files)
 
 
-def test_two_runs_at_once_do_the_work_once(tiny, tmp_path):
-    folder = borrow(tiny, tmp_path)
-    settings = ("stage=3", "stop_stage=3", "arm=masked", "seed=1", "logger=csv", *LONGER)
-    runs = [start(folder, *settings) for _ in range(2)]
+def test_two_jobs_at_once_do_the_work_once_and_end_in_the_same_table(tmp_path):
+    python = f"{sys.executable} -m local.run -m {' '.join(TINY)} logger=csv arm=masked seed=1"
+    steps = " && ".join(f"{python} stage={a} stop_stage={b}" for a, b in STEPS)
+    runs = [
+        subprocess.Popen(
+            ["bash", "-c", steps], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
     outputs = [run.communicate()[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0]
-    assert sum("pretrain: done in" in output for output in outputs) == 1
-    assert sum("waiting for process" in output and "done already" in output for output in outputs) == 1
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    for stage in STAGES:
+        assert sum(f"] {stage}: done in" in output for output in outputs) == 1, stage
+    assert any("waiting for process" in output and "pretrain of masked seed=1" in output for output in outputs)
+    tables = [output.rpartition("] report: ")[2].split("\n", 1)[1] for output in outputs]
+    assert tables[0] == tables[1] and "WER %" in tables[0] and "masked" in tables[0]
 
 
 def test_a_damaged_result_is_redone_and_the_former_one_kept(tiny, tmp_path):

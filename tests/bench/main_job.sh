@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # The main job from nothing to its report, in a folder of its own: wall time, and the peak memory of all its
 # processes together. ./tests/bench/main_job.sh [key=value ...], for example seed=1
+# WORK=FOLDER ./tests/bench/main_job.sh keeps what it made.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . ./path.sh
 use_environment requirements.txt
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cp -r run.sh path.sh requirements.txt conf local lightning_modules "$work"
+work=${WORK:-$(mktemp -d)}
+[ -n "${WORK:-}" ] || trap 'rm -rf "$work"' EXIT
+mkdir -p "$work"
+cp -r run.sh path.sh requirements.txt conf local lightning_modules recipes "$work"
 cd "$work"
 
 for pass in first second; do
