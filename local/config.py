@@ -1,8 +1,8 @@
 """Resolvers of the configuration tree, and the check of what a user typed.
 
 `${sig:a,b.c}` is a digest of the settings a and b.c after interpolation, and of no others: it names the
-directory of whatever those settings made. A `root` inside a signed group is left out, for it says where the
-audio lies on this machine and not which audio it is.
+directory of whatever those settings made. A `root` inside a signed group is left out, as all of PLACES, for it says
+where the audio lies on this machine and not which audio it is.
 """
 
 import difflib
@@ -20,15 +20,16 @@ from omegaconf import Container, DictConfig, OmegaConf
 
 from local.errors import InputError
 
+PLACES = ("root", "download_to", "mirror")
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def plain(cfg: DictConfig, key: str):
-    """The settings at `key` as plain containers, without `root`."""
+    """The settings at `key` as plain containers, without those of PLACES."""
     node = OmegaConf.select(cfg, key)
     if not isinstance(node, Container):
         return node
-    keys = [k for k in node if k != "root"] if isinstance(node, DictConfig) else range(len(node))
+    keys = [k for k in node if k not in PLACES] if isinstance(node, DictConfig) else range(len(node))
     values = {k: node[k] for k in keys}
     return {k: OmegaConf.to_container(v, resolve=True) if isinstance(v, Container) else v for k, v in values.items()}
 

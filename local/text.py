@@ -1,26 +1,55 @@
-"""Transcripts and the units that CTC emits."""
+"""Transcripts and the units that CTC emits: characters, or symbols with spaces between them, such as phones."""
 
 from local.errors import InputError
 from local.manifest import Utterance
 
 
-def encode_all(utterances: list[Utterance], units: str) -> list[list[int]]:
-    """Indices of each transcript's characters in `units`, from 1, for 0 is the blank.
+def fold(text: str, folding: dict[str, str]) -> str:
+    """Each symbol of `text` replaced by what `folding` has for it, or left out if that is empty."""
+    return " ".join(folding.get(symbol, symbol) for symbol in text.split() if folding.get(symbol, symbol))
 
-    Raises InputError with a line for each utterance that has another character.
+
+def encode_all(utterances: list[Utterance], units: str | list[str], folding: dict[str, str]) -> list[list[int]]:
+    """Indices of each transcript's units in `units`, from 1, for 0 is the blank; `folding` comes first.
+
+    The units are the characters of a string, or the symbols of a list. Raises InputError with a line for each
+    utterance that has another.
     """
-    outside = {u.id: sorted(set(u.text) - set(units)) for u in utterances}
+    index = {unit: number for number, unit in enumerate(units, 1)}
+    texts = {u.id: list(u.text) if isinstance(units, str) else fold(u.text, folding).split() for u in utterances}
+    outside = {key: sorted(set(text) - index.keys()) for key, text in texts.items()}
     bad = [
-        f"{key}: {' '.join(map(repr, characters))} in its transcript, expected only units.inventory={units!r}; "
-        "normalize the text or extend the inventory"
-        for key, characters in outside.items()
-        if characters
+        f"{key}: {' '.join(map(repr, others))} in its transcript, expected only units.inventory={units!r}; "
+        "normalize the text, extend the inventory or choose other units"
+        for key, others in outside.items()
+        if others
     ]
     if bad:
         raise InputError("\n".join(bad))
-    return [[units.index(character) + 1 for character in u.text] for u in utterances]
+    return [[index[unit] for unit in text] for text in texts.values()]
+
+
+def decode(labels: list[int], units: str | list[str]) -> str:
+    """The text of indices in `units`, from 1; spaces between words are single."""
+    symbols = [units[label - 1] for label in labels]
+    return " ".join("".join(symbols).split()) if isinstance(units, str) else " ".join(symbols)
 
 
 def feasible(labels: list[int], frames: int) -> bool:
     """Whether CTC can align the labels: a frame each, and a blank between equal neighbors."""
     return frames >= len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))
+
+
+def aligned(labels: list[list[int]], frames: list[int], stride: int) -> list[int]:
+    """Which utterances CTC can align if a recognizer takes `stride` of their frames to one."""
+    return [
+        i for i, (row, length) in enumerate(zip(labels, frames, strict=True)) if feasible(row, -(-length // stride))
+    ]
+
+
+def feasibility(labels: list[list[int]], frames: list[int], input_stride: int) -> str:
+    """How many utterances CTC cannot align at usual total strides, of frames that stand for `input_stride` already."""
+    strides = [stride for stride in (1, 2, 4, 8) if stride >= input_stride]
+    counts = (len(labels) - len(aligned(labels, frames, stride // input_stride)) for stride in strides)
+    found = ", ".join(f"{count} at stride {stride}" for stride, count in zip(strides, counts, strict=True))
+    return f"of {len(labels)} utterances CTC cannot align {found}"

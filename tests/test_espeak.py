@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from local.corpora import espeak
+from local.corpora import espeak, opened
 from local.errors import InputError
 
 CONFIG = Path(__file__).parents[1] / "conf/corpus/espeak.yaml"
@@ -22,7 +21,7 @@ CONFIG = Path(__file__).parents[1] / "conf/corpus/espeak.yaml"
 def configured(root: Path) -> espeak.Espeak:
     config = OmegaConf.load(CONFIG)
     config.root = str(root)
-    return instantiate(config)
+    return opened(OmegaConf.create({"corpus": config}))
 
 
 def made(corpus: espeak.Espeak, root: Path, workers: int) -> espeak.Espeak:

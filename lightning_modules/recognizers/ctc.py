@@ -4,17 +4,18 @@ import torch
 from torch import nn
 
 from lightning_modules import masking
-from lightning_modules.batch import Batch, seed_of
+from lightning_modules.batch import Batch, padding_mask, seed_of
 from lightning_modules.checkpoint import build
 from lightning_modules.subsampling import Subsampling
 from lightning_modules.training import Training
 from local.decoders.greedy import Greedy
 from local.errors import InputError
 from local.scoring import count, count_characters
+from local.text import decode, fold
 
 
 class CTC(Training):
-    """Input layer, encoder and a linear layer over blank (index 0) and `units`.
+    """Input layer, encoder and a linear layer over blank (index 0) and `units`; errors are counted after `scoring`.
 
     `autoencoder`, if given, holds the settings of one that is carried along and trained too; its output is
     standardized with `mean` and `deviation` over the unlabeled audio. `input_stride` is the stride of what is read
@@ -32,7 +33,8 @@ class CTC(Training):
         encoder: dict,
         width: int,
         stride: int,
-        units: str,
+        units: str | list[str],
+        scoring: dict[str, str],
         frontend: str,
         frontend_rate: float,
         thaw: float,
@@ -42,8 +44,10 @@ class CTC(Training):
         **training,
     ) -> None:
         super().__init__(**training)
-        self.units, self.stride, self.input_stride = units, stride, input_stride
-        self.frontend_rate, self.thaw = frontend_rate, thaw
+        self.units, self.scoring = units, scoring
+        self.stride, self.input_stride = stride, input_stride
+        self.frontend_rate = frontend_rate
+        self.thaw = thaw if autoencoder and autoencoder["trained"] else 0.0  # random weights are not worth keeping
         self.time_mask, self.span, self.band = time_mask, max(1, span // input_stride), round(band * input_dim)
         self.autoencoder = build(autoencoder) if autoencoder else None
         if autoencoder:
@@ -100,13 +104,17 @@ class CTC(Training):
         """Loss, and the errors of greedy hypotheses."""
         log_probabilities, lengths = self(batch.features, batch.lengths)
         loss = self.ctc(log_probabilities, lengths, batch)
-        self.log(
-            "val_loss", loss, on_step=False, on_epoch=True, logger=False, batch_size=int(batch.label_lengths.sum())
-        )
-        for row, size, hypothesis in zip(
-            batch.labels.tolist(), batch.label_lengths.tolist(), self.greedy(log_probabilities, lengths), strict=True
+        hypotheses = self.greedy(log_probabilities, lengths)
+        blanks = (log_probabilities.argmax(2) == 0)[padding_mask(lengths, log_probabilities.shape[1])]
+        empty = torch.tensor([float(not hypothesis) for hypothesis in hypotheses])
+        for name, value, weight in (
+            ("val_loss", loss, int(batch.label_lengths.sum())),
+            ("health/blank_rate", blanks.float().mean(), len(blanks)),
+            ("health/empty_rate", empty.mean(), len(empty)),
         ):
-            reference = "".join(self.units[index - 1] for index in row[:size])
+            self.log(name, value, on_step=False, on_epoch=True, logger=False, batch_size=weight)
+        for row, size, hypothesis in zip(batch.labels.tolist(), batch.label_lengths.tolist(), hypotheses, strict=True):
+            reference, hypothesis = (fold(text, self.scoring) for text in (decode(row[:size], self.units), hypothesis))
             words = count(reference.split(), hypothesis.split())
             characters = count_characters(reference, hypothesis)
             self.counts.append((words.errors, words.length, characters.errors, characters.length))

@@ -1,0 +1,13 @@
+"""One file a corpus."""
+
+from omegaconf import OmegaConf
+
+from local.config import make
+
+CHECKS = ("on_error", "allow_overlap")  # settings of every corpus that stage 1 looks at, and no corpus does
+
+
+def opened(cfg):
+    """The corpus that is configured."""
+    settings = OmegaConf.to_container(cfg.corpus, resolve=True)
+    return make({key: value for key, value in settings.items() if key not in CHECKS})

@@ -7,6 +7,7 @@ A speaker is a voice variant, an accent, a pitch and a rate. Text comes from a c
 """
 
 import ctypes
+import io
 import os
 import re
 from _ctypes import dlclose
@@ -22,6 +23,7 @@ import numpy as np
 
 from local.errors import InputError
 from local.manifest import Utterance
+from local.workers import end_with_parent
 
 RATE = 16000  # samples a second of the corpus
 ESPEAK_RATE = 22050
@@ -224,14 +226,14 @@ class Espeak:
         return [f"{split}-{self.seed}-{number}" for number in range(self.noises)]
 
     def download(self, out: Path, workers: int) -> None:
-        """Synthesize the corpus into the empty folder `out`; the same bytes with any number of `workers`."""
+        """Synthesize the corpus into `out`, over what a killed run left: the same bytes with any `workers`."""
         from rich.console import Console
         from rich.progress import track
 
         console = Console(stderr=True)
         shards = [(out, split, speaker) for split in self.minutes for speaker in self.speakers(split)]
         # Spawned, because the caller may hold threads, which a fork would break.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
             done = pool.map(self._record, *zip(*shards, strict=True))
             for _ in track(done, "espeak", len(shards), console=console, disable=not console.is_terminal):
                 pass
@@ -257,7 +259,10 @@ class Espeak:
                 snr = rng.uniform(*self.snr)
                 audio = self._render(text, speaker, source, snr, rng)
                 name = f"{speaker.id}-{number:05d}"
-                soundfile.write(folder / f"{name}.flac", audio, RATE, subtype="PCM_16")
+                encoded = io.BytesIO()
+                soundfile.write(encoded, audio, RATE, subtype="PCM_16", format="FLAC")
+                # Not by libsndfile, which does not say that a disk is full.
+                (folder / f"{name}.flac").write_bytes(encoded.getbuffer())
                 index.write(f"{name}\t{len(audio)}\t{source}\t{snr:.1f}\t{text}\n")
                 missing -= len(audio)
 

@@ -3,84 +3,155 @@
 <root>/<split>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac
 <root>/<split>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt   "<utterance> <WORDS IN UPPER CASE>"
 <root>/SPEAKERS.TXT                                               "<speaker> | M or F | ..."
+<root>/CHAPTERS.TXT                                               "<chapter> | <speaker> | ... | ... | ... | <book> |"
 """
 
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from local import audio
 from local.errors import InputError
-from local.manifest import Utterance
+from local.manifest import Utterance, read_table
+from local.roots import located, utf8
+
+# The resource on OpenSLR that has each subset, and the MD5 in that resource's md5sum.txt.
+SUBSETS = {
+    "dev-clean": ("12", "42e2234ba48799c1f50f24a7926300a1"),
+    "dev-other": ("12", "c8d0bcc9cca99d4f8b62fcc847357931"),
+    "test-clean": ("12", "32fa31d27d2e1cad72775fee3f4849a9"),
+    "test-other": ("12", "fb5a50374b501bb3bac4815ee91d3135"),
+    "train-clean-100": ("12", "2a93770f6d5c6c964bc36631d331a522"),
+    "train-clean-360": ("12", "c0e676e450a7ff2f54aeade5171606fa"),
+    "train-other-500": ("12", "d1a0fd59409feb2c614ce4d30c387708"),
+    "dev-clean-2": ("31", "6d7ab67ac6a1d2c993d050e16d61080d"),
+    "train-clean-5": ("31", "5df7d4e78065366204ca6845bb08f490"),
+}
 
 
 @dataclass(frozen=True)
 class LibriSpeech:
-    """`splits` names the folders of each split; transcripts are upper case already and are left as they are."""
+    """`splits` names the folders of each split; transcripts are upper case already and are left as they are.
+
+    A missing `root` is downloaded from `mirror` if it is `download_to`; any other has to be there.
+    """
 
     name: str
     root: str
+    download_to: str
+    mirror: str
     sample_rate: int
     min_duration: float
     splits: dict[str, list[str]]
 
+    def __post_init__(self):
+        if Path(self.root).is_dir():
+            return
+        if self.root != self.download_to:
+            raise InputError(
+                f"{self.root}: no such folder; set corpus.root to where the split folders lie, or leave it out to "
+                "download them"
+            )
+        for folder in self._folders():
+            if folder not in SUBSETS:
+                raise InputError(
+                    f"corpus.splits: {folder} is no subset that OpenSLR has ({', '.join(SUBSETS)}); "
+                    "mend it, or set corpus.root to where it lies"
+                )
+
     def download(self, out: Path, workers: int) -> None:
-        """Say where the corpus comes from."""
-        raise InputError(
-            f"{self.root}: no such folder; unpack LibriSpeech from openslr.org/12 there, "
-            "or set corpus.root to where its split folders lie"
-        )
+        """Fetch and unpack into `out` the folders that the splits name, but for those that are there already.
+
+        A folder that a download for other splits left beside `out` is not fetched again.
+        """
+        from local.fetching import fetch, unpack
+
+        work = out / "checkpoints"
+        for folder in self._folders():
+            resource, md5 = SUBSETS[folder]
+            archive, unpacked = work / f"{folder}.tar.gz", work / "unpacked"
+            shutil.rmtree(unpacked, ignore_errors=True)
+            if (out / folder).is_dir():
+                continue
+            done = (marker.parent for marker in sorted(out.parent.glob("librispeech-*/done.json")))
+            if tree := next((tree for tree in done if (tree / folder).is_dir()), None):
+                shutil.copytree(tree / folder, unpacked / "LibriSpeech" / folder, copy_function=os.link)
+                for table in tree.glob("*.TXT"):
+                    shutil.copy(table, unpacked / "LibriSpeech")
+            else:
+                fetch(f"{self.mirror}/{resource}/{archive.name}", archive, md5)
+                unpack(archive, unpacked)
+            if not (unpacked / "LibriSpeech" / folder).is_dir():
+                raise InputError(f"{archive.name}: no LibriSpeech/{folder} in it; choose another corpus.mirror")
+            for table in (unpacked / "LibriSpeech").glob("*.TXT"):
+                table.replace(out / table.name)
+            (unpacked / "LibriSpeech" / folder).rename(out / folder)
+            archive.unlink(missing_ok=True)
 
     def transcripts(self) -> list[str]:
         """Every transcript file of every split."""
-        return sorted({str(path) for split in self.splits for path in self._chapters(split)})
+        chapters = (chapter for split in self.splits for chapter in self._chapters(split))
+        return sorted({str(path) for path in map(_transcripts, chapters) if path.exists()})
 
     def utterances(self, split: str) -> Iterator[Utterance | InputError]:
         """The utterances of a split, with an InputError in place of each one that is broken."""
-        genders = self._genders()
+        genders, books = self._column("SPEAKERS.TXT", 1), self._column("CHAPTERS.TXT", 5)
         for chapter in self._chapters(split):
-            speaker = chapter.parent.parent.name
-            texts: dict[str, str] = {}
-            for line in chapter.read_text(encoding="utf-8").splitlines():
-                key, _, text = line.partition(" ")
-                if key in texts:
-                    yield InputError(f"{chapter}: {key} comes twice; ids must be unique")
-                texts[key] = text
-            recorded = {path.stem: path for path in sorted(chapter.parent.glob("*.flac"))}
+            try:
+                texts = read_table(_transcripts(chapter))
+            except InputError as error:
+                yield error
+                continue
+            speaker = chapter.parent.name
+            known = {
+                "gender": genders.get(speaker, "").lower(), "session": f"{speaker}-{chapter.name}",
+                "book": books.get(chapter.name, ""),
+            }  # fmt: skip
+            recorded = {path.stem: path for path in sorted(chapter.glob("*.flac"))}
             for key in sorted(texts.keys() | recorded.keys()):
-                if key not in recorded:
-                    yield InputError(f"{chapter}: text for {key}, but no {key}.flac beside it; restore the audio")
-                elif key not in texts:
-                    yield InputError(f"{recorded[key]}: no line for it in {chapter.name}; restore the transcript")
-                else:
-                    try:
-                        seconds = audio.duration(recorded[key], self.sample_rate)
-                    except InputError as error:
-                        yield error
-                    else:
-                        yield Utterance(
-                            key, speaker, str(recorded[key]), seconds, texts[key].strip(), genders.get(speaker, "")
-                        )
+                try:
+                    yield self._utterance(key, speaker, chapter, texts, recorded, known)
+                except InputError as error:
+                    yield error
 
-    def _chapters(self, split: str) -> list[Path]:
-        chapters = []
+    def _utterance(self, key: str, speaker: str, chapter: Path, texts: dict, recorded: dict, known: dict) -> Utterance:
+        table = _transcripts(chapter)
+        if key not in recorded:
+            raise InputError(f"{table}: text for {key}, but no {key}.flac beside it; restore the audio")
+        path = utf8(recorded[key])
+        if key not in texts:
+            raise InputError(f"{path}: no line for it in {table.name}; restore the transcript")
+        return Utterance(key, speaker, path, audio.duration(path, self.sample_rate), texts[key], **known)
+
+    def _folders(self) -> list[str]:
+        """The folders of all splits, those of mini LibriSpeech first: the tables of the last one stay."""
+        folders = {folder for split in self.splits.values() for folder in split}
+        return sorted(folders, key=lambda folder: (SUBSETS.get(folder, ("31",))[0] == "12", folder))
+
+    @cached_property
+    def _tree(self) -> Path:
+        return located(self.root, lambda path: all(os.path.isdir(path / folder) for folder in self._folders()))
+
+    def _chapters(self, split: str) -> Iterator[Path]:
         for folder in self.splits[split]:
-            path = Path(self.root) / folder
+            path = self._tree / folder
             if not path.is_dir():
-                present = sorted(p.name for p in Path(self.root).iterdir() if p.is_dir())
+                present = sorted(p.name for p in self._tree.iterdir() if p.is_dir())
                 raise InputError(
-                    f"{path}: no such folder for corpus.splits.{split}; {self.root} holds: {', '.join(present)}"
+                    f"{path}: no such folder for corpus.splits.{split}, nor is it near; {self._tree} holds: "
+                    f"{', '.join(present)}; set corpus.root to the folder above the splits'"
                 )
-            for chapter in sorted(p for p in path.glob("*/*") if p.is_dir()):
-                transcripts = chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt"
-                if not transcripts.exists():
-                    raise InputError(f"{transcripts}: not found; restore it, or remove the chapter")
-                chapters.append(transcripts)
-        return chapters
+            yield from sorted(p for p in path.glob("*/*") if p.is_dir())
 
-    def _genders(self) -> dict[str, str]:
-        table = Path(self.root) / "SPEAKERS.TXT"
-        if not table.exists():
-            return {}
-        rows = [line.split("|") for line in table.read_text(encoding="utf-8").splitlines() if not line.startswith(";")]
-        return {row[0].strip(): row[1].strip().lower() for row in rows if len(row) > 1}
+    def _column(self, table: str, number: int) -> dict[str, str]:
+        path = self._tree / table
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        rows = [[field.strip() for field in line.split("|")] for line in lines if not line.startswith(";")]
+        return {row[0]: row[number] for row in rows if len(row) > number}
+
+
+def _transcripts(chapter: Path) -> Path:
+    return chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt"

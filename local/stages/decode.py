@@ -20,7 +20,7 @@ def run(cfg, partial) -> None:
     module, _ = checkpoint.load(Path(cfg.dirs.finetune) / "recognizer.pt", Path(cfg.dirs.features).name)
     module.to(device(cfg.trainer.accelerator))
     settings = {key: value for key, value in plain(cfg, "decoder").items() if key not in ("name", "splits")}
-    decoder = make(settings, units=cfg.units.inventory)
+    decoder = make(settings, units=plain(cfg, "units")["inventory"])
     for split in cfg.decoder.splits:
         data = place(archive.read(directory / split, cmvn), cfg.trainer.accelerator)
         hypotheses = {}

@@ -1,9 +1,17 @@
 """Stage 0: the corpus's audio, downloaded or synthesized; a folder of the user's own is used as it is."""
 
-from local.config import make, plain
+from local.config import plain
+from local.corpora import CHECKS, opened
 from local.stage import stage
 
+READING = (*CHECKS, "min_duration", "resample", "sample_rate")  # what stage 1 makes of the audio, not what it is
 
-@stage(writes="audio", extra=lambda cfg: {"corpus": plain(cfg, "corpus")})
+
+def _made_from(cfg) -> dict:
+    return {"corpus": {key: value for key, value in plain(cfg, "corpus").items() if key not in READING}}
+
+
+# Making the corpus finds a mistyped root, beside which nothing of ours may be left.
+@stage(writes="audio", extra=_made_from, check=opened, resumes=True)
 def run(cfg, partial) -> None:
-    make(cfg.corpus).download(partial, cfg.machine.workers)
+    opened(cfg).download(partial, cfg.machine.workers)
