@@ -1,25 +1,35 @@
 """Kaldi data directories: the only contract between corpus code and everything after it.
 
-    wav.scp   <utterance> <path>          text      <utterance> <words>
-    utt2spk   <utterance> <speaker>       spk2utt   <speaker> <utterance> ...
-    utt2dur   <utterance> <seconds>       spk2gender <speaker> m|f   (optional)
+    wav.scp   <utterance> <path>          text        <utterance> <words>
+    utt2spk   <utterance> <speaker>       spk2utt     <speaker> <utterance> ...
+    utt2dur   <utterance> <seconds>       spk2gender  <speaker> m|f   (where it is known of every speaker)
+    segments  <utterance> <recording> <start> <end>, in seconds, of longer recordings; then wav.scp has these
 
-Every file is UTF-8 and sorted by its first field in byte order.
+Every file is UTF-8 and sorted by its first field in byte order. `text` is there if every utterance has one.
+local/validation.py checks a directory by Kaldi's own rules.
 """
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from heapq import merge
 from pathlib import Path
 
 from local.errors import InputError
 
 SAFE_ID = re.compile(r"[A-Za-z0-9_.-]+")
+SPLITS = ("pretrain", "train", "dev", "test")
+RESERVED = frozenset(("<s>", "</s>", "#0"))  # words that Kaldi's decoding graphs need for themselves
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One utterance: `duration` in seconds, from the audio's header; `text` normalized, empty if unknown."""
+    """One utterance: `duration` in seconds, from the audio's header; `text` normalized, empty if unknown.
+
+    `session` is the chapter or sitting it was recorded in and `book` what was read there, both empty if unknown. Of a
+    longer `recording`, which `audio` then is, it is the part from `start` seconds on; empty if it is all of it.
+    """
 
     id: str
     speaker: str
@@ -27,59 +37,107 @@ class Utterance:
     duration: float
     text: str = ""
     gender: str = ""
+    session: str = ""
+    book: str = ""
+    recording: str = ""
+    start: float = 0.0
 
 
-def problems(utterances: Iterable[Utterance], min_duration: float, labeled: bool) -> Iterator[str]:
-    """One line for each rule an utterance breaks: safe unique ids, duration in seconds, a transcript if `labeled`."""
-    seen = set()
-    for utterance in utterances:
-        if not SAFE_ID.fullmatch(utterance.id):
-            yield f"{utterance.audio}: utterance id {utterance.id!r} is no safe file name; use only A-Z a-z 0-9 _ . -"
-        if not SAFE_ID.fullmatch(utterance.speaker):
-            yield f"{utterance.id}: speaker id {utterance.speaker!r} is no safe file name; use only A-Z a-z 0-9 _ . -"
-        if utterance.id in seen:
-            yield f"{utterance.id}: duplicate utterance id ({utterance.audio}); ids must be unique in a split"
-        seen.add(utterance.id)
-        if utterance.duration < min_duration:
-            yield (
-                f"{utterance.audio}: {utterance.duration:.3f} s of audio, expected at least {min_duration} s; "
-                "remove it, or lower corpus.min_duration"
-            )
-        if labeled and not utterance.text.strip():
-            yield f"{utterance.id}: empty transcript ({utterance.audio}); transcribe or remove it"
+def problems(utterance: Utterance, min_duration: float, labeled: bool) -> Iterator[str]:
+    """One line for each rule an utterance breaks: safe ids, duration in seconds, a transcript if `labeled`."""
+    audio = printable(utterance.audio)
+    for what, name in (("utterance", utterance.id), ("speaker", utterance.speaker), ("recording", utterance.recording)):
+        if not SAFE_ID.fullmatch(name) and (name or what != "recording"):
+            where = audio if what == "utterance" else utterance.id
+            yield f"{where}: {what} id {name!a} is no safe file name; use only A-Z a-z 0-9 _ . -"
+    if audio != utterance.audio.strip():
+        yield f"{audio}: its name is not UTF-8 or has odd spaces, which wav.scp cannot hold; rename the file"
+    if audio.startswith("~") or audio.endswith("|"):
+        yield f"{audio}: expected the path of a file, without ~ or |; write it in full"
+    if not utterance.duration >= max(min_duration, 0.0001):
+        yield (
+            f"{audio}: {utterance.duration:.3f} s of audio, expected at least {min_duration} s; "
+            "remove it, or lower corpus.min_duration"
+        )
+    if utterance.gender not in ("", "m", "f"):
+        yield f"{utterance.id}: gender {utterance.gender!a} of {utterance.speaker}, expected m, f or nothing; mend it"
+    if labeled and not utterance.text.strip():
+        yield f"{utterance.id}: empty transcript ({audio}); transcribe or remove it"
+    elif utterance.text:
+        yield from _text_problems(utterance.id, utterance.text)
 
 
-def overlaps(splits: dict[str, list[Utterance]]) -> Iterator[str]:
-    """One line for each utterance id, speaker or audio file of `dev` or `test` that another split has too."""
-    for held_out in ("dev", "test"):
-        for other in (name for name in splits if name != held_out and (held_out, name) != ("test", "dev")):
-            for field in ("id", "speaker", "audio"):
-                common = {getattr(u, field) for u in splits[held_out]} & {getattr(u, field) for u in splits[other]}
-                if common:
-                    yield (
-                        f"{held_out} and {other} share {len(common)} {field}(s), such as {min(common)}; "
-                        "what is measured on must be in no other split"
-                    )
+def printable(path: str) -> str:
+    """A path as one line of UTF-8, which a file's name need not be; for such a name another string."""
+    return path.encode(errors="backslashreplace").decode().replace("\n", "\\n")
 
 
-def write(directory: Path, utterances: list[Utterance]) -> None:
-    """Write a data directory; the utterances are sorted here."""
-    utterances = sorted(utterances, key=lambda u: u.id.encode())
-    speakers: dict[str, list[Utterance]] = {}
-    for utterance in utterances:
-        speakers.setdefault(utterance.speaker, []).append(utterance)
+def _text_problems(key: str, text: str) -> Iterator[str]:
+    if not text.isprintable() or "\N{REPLACEMENT CHARACTER}" in text:
+        odd = sorted({c for c in text if not c.isprintable() or c == "\N{REPLACEMENT CHARACTER}"})
+        yield f"{key}: {' '.join(map(ascii, odd))} in its transcript, expected printable text; mend its encoding"
+    elif not any(c.isalnum() for c in text):
+        yield f"{key}: transcript {text!r} has no letter, expected words; transcribe or remove it"
+    elif reserved := RESERVED.intersection(text.split(" ")):
+        yield f"{key}: {min(reserved)} in its transcript is a reserved symbol of Kaldi; take it out"
+
+
+def write(directory: Path, utterances: Iterable[Utterance]) -> None:
+    """Write a data directory of utterances that come sorted by id in byte order; in memory are ids alone.
+
+    Raises InputError if one recording's id names two files, and ValueError if the order is another.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    tables = {
-        "wav.scp": [(u.id, u.audio) for u in utterances],
-        "utt2spk": [(u.id, u.speaker) for u in utterances],
-        "utt2dur": [(u.id, f"{u.duration:.4f}") for u in utterances],
-        "text": [(u.id, u.text) for u in utterances if u.text],
-        "spk2utt": [(s, " ".join(u.id for u in speakers[s])) for s in sorted(speakers, key=str.encode)],
-        "spk2gender": [(s, speakers[s][0].gender) for s in sorted(speakers, key=str.encode) if speakers[s][0].gender],
-    }
-    for name, rows in tables.items():
-        if rows or name not in ("text", "spk2gender"):
-            (directory / name).write_text("".join(f"{key} {value}\n" for key, value in rows), encoding="utf-8")
+    speakers: dict[str, bytearray] = {}  # an object an utterance would take three times as much
+    genders: dict[str, str] = {}
+    recordings: dict[str, str] = {}
+    labeled, last = True, b""
+    with ExitStack() as stack:
+        names = ("wav.scp", "utt2spk", "utt2dur", "text", "segments")
+        wav, utt2spk, utt2dur, text, segments = (
+            stack.enter_context(open(directory / name, "w", encoding="utf-8")) for name in names
+        )
+        for u in utterances:
+            key = u.id.encode()
+            if key <= last:
+                raise ValueError(f"{directory}: {u.id} comes after {last.decode()}, expected ids in byte order")
+            last = key
+            if not u.recording:
+                wav.write(f"{u.id} {u.audio}\n")
+            elif recordings.setdefault(u.recording, u.audio) != u.audio:
+                raise InputError(
+                    f"{u.audio}: recording {u.recording} is {recordings[u.recording]} too; expected one file an id"
+                )
+            segments.write(f"{u.id} {u.recording or u.id} {u.start:.5f} {u.start + u.duration:.5f}\n")
+            utt2spk.write(f"{u.id} {u.speaker}\n")
+            utt2dur.write(f"{u.id} {u.duration:.5f}\n")
+            text.write(f"{u.id} {u.text}\n")
+            labeled = labeled and bool(u.text)
+            speakers.setdefault(u.speaker, bytearray()).extend(b" " + key)
+            genders[u.speaker] = u.gender
+    _write_lines(directory / "spk2utt", (f"{s}{speakers[s].decode()}\n" for s in sorted(speakers)))
+    if all(genders.values()):
+        _write_lines(directory / "spk2gender", (f"{s} {genders[s]}\n" for s in sorted(genders)))
+    if not labeled or not last:
+        (directory / "text").unlink()
+    if recordings:
+        _add_recordings(directory / "wav.scp", recordings)
+    else:
+        (directory / "segments").unlink()
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(lines)
+
+
+def _add_recordings(wav: Path, recordings: dict[str, str]) -> None:
+    """Merge recordings with the whole files among the lines of `wav`."""
+    whole = wav.rename(wav.with_suffix(".whole"))
+    with open(whole, encoding="utf-8") as lines:
+        added = (f"{key} {recordings[key]}\n" for key in sorted(recordings))
+        _write_lines(wav, merge(lines, added, key=lambda line: line.partition(" ")[0]))
+    whole.unlink()
 
 
 def read_table(path: Path) -> dict[str, str]:
@@ -91,7 +149,7 @@ def read_table(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error}); is this a Kaldi data directory?") from None
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error}); expected lines of '<id> <value>'") from None
     for number, line in enumerate(lines, 1):
         key, _, value = line.strip().partition(" ")
         if not value:
@@ -104,16 +162,24 @@ def read_table(path: Path) -> dict[str, str]:
 
 def read(directory: Path) -> list[Utterance]:
     """Read a data directory that `write` made."""
-    optional = {n: read_table(directory / n) if (directory / n).exists() else {} for n in ("text", "spk2gender")}
-    speakers, durations = read_table(directory / "utt2spk"), read_table(directory / "utt2dur")
-    return [
-        Utterance(
-            id=key,
-            speaker=speakers[key],
-            audio=audio,
-            duration=float(durations[key]),
-            text=optional["text"].get(key, ""),
-            gender=optional["spk2gender"].get(speakers[key], ""),
+    texts, genders, segments = (
+        read_table(directory / name) if (directory / name).exists() else {}
+        for name in ("text", "spk2gender", "segments")
+    )
+    durations, audio = read_table(directory / "utt2dur"), read_table(directory / "wav.scp")
+    utterances = []
+    for key, speaker in read_table(directory / "utt2spk").items():
+        recording, start, _ = segments[key].split() if segments else ("", 0, 0)
+        utterances.append(
+            Utterance(
+                id=key,
+                speaker=speaker,
+                audio=audio[recording or key],
+                duration=float(durations[key]),
+                text=texts.get(key, ""),
+                gender=genders.get(speaker, ""),
+                recording=recording,
+                start=float(start),
+            )
         )
-        for key, audio in read_table(directory / "wav.scp").items()
-    ]
+    return utterances

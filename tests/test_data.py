@@ -1,52 +1,16 @@
 """Data directories, archives, features and label subsets."""
 
+import re
+
 import kaldiio
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local import archive, audio, manifest
-from local.features import Fbank
+from local import archive, manifest
 from local.labels import subset
 from tests.conftest import recipe
-
-SETTINGS = {"sample_rate": 16000, "n_mels": 80, "win_length": 25, "hop_length": 10}
-
-
-def reference_fbank(samples: np.ndarray) -> np.ndarray:
-    """Log-mel filterbanks in dB with numpy alone: Hamming window of 400, FFT of 400, hop of 160, triangles on mel."""
-    padded = np.pad(samples.astype(np.float64), 200)
-    window = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(400) / 400)
-    starts = range(0, len(padded) - 399, 160)
-    power = np.abs(np.fft.rfft(np.stack([padded[s : s + 400] * window for s in starts]))) ** 2
-    mel = np.linspace(0, 2595 * np.log10(1 + 8000 / 700), 82)
-    hertz = 700 * (10 ** (mel / 2595) - 1)
-    center, width = hertz[1:-1], np.diff(hertz)[:-1]
-    slope = (np.linspace(0, 8000, 201)[:, None] - center) / width
-    decibels = 10 * np.log10(np.maximum(power @ np.maximum(0, np.minimum(1 + slope, 1 - slope)), 1e-10))
-    return np.maximum(decibels, decibels.max() - 80)
-
-
-@pytest.fixture(scope="module")
-def recordings(tiny) -> list[np.ndarray]:
-    (directory,) = tiny.glob("data/espeak-*/dev")
-    return [audio.read(tiny / u.audio, 16000) for u in manifest.read(directory)]
-
-
-def test_filterbanks_agree_with_an_independent_computation(recordings):
-    for samples in recordings[:3]:
-        (frames,) = Fbank(**SETTINGS)([samples])
-        expected = reference_fbank(samples)
-        assert frames.shape == expected.shape == (1 + len(samples) // 160, 80)
-        assert np.abs(frames - expected).max() < 0.05  # dB
-
-
-def test_a_batch_gives_each_utterance_what_it_gets_alone(recordings):
-    extract = Fbank(**SETTINGS)
-    for together, samples in zip(extract(recordings[:4]), recordings[:4], strict=True):
-        np.testing.assert_allclose(together, extract([samples])[0], atol=1e-3)
 
 
 def test_cmvn_gives_mean_zero_and_variance_one_over_what_it_names(tiny, monkeypatch):
@@ -82,11 +46,12 @@ def test_archives_do_not_depend_on_the_number_of_workers(tiny, tmp_path):
 def test_a_data_directory_reads_back_and_is_sorted_as_kaldi_wants(tmp_path):
     utterances = [
         manifest.Utterance(f"{s}-{i}", s, f"/x/{s}{i}.flac", 1.5, f"WORD {i}", g)
-        for s, g in (("b", "m"), ("a", "f"), ("B", ""))
+        for s, g in (("b", "m"), ("a", "f"), ("B", "m"))
         for i in range(3)
     ]
+    utterances.sort(key=lambda u: u.id)
     manifest.write(tmp_path, utterances)
-    assert sorted(manifest.read(tmp_path), key=lambda u: u.id) == sorted(utterances, key=lambda u: u.id)
+    assert manifest.read(tmp_path) == utterances
     for name in ("wav.scp", "text", "utt2spk", "spk2utt", "utt2dur", "spk2gender"):
         keys = [line.split()[0].encode() for line in (tmp_path / name).read_text().splitlines()]
         assert keys == sorted(keys)
@@ -121,8 +86,7 @@ def test_real_librispeech_is_read_as_it_lies(librispeech, tmp_path):
         "corpus.splits.pretrain=[unlabeled-extra]", "corpus.splits.train=[train-clean-5]",
         "corpus.splits.dev=[heldout-dev]", "corpus.splits.test=[heldout-test]", tiny=[],
     )  # fmt: skip
-    assert "train: 1519 utterances, 28 speakers, 5.31 h" in output
-    assert "dev: 196 utterances, 72 speakers, 0.69 h" in output
+    assert re.search(r"train +1,519 +0 +28 +5.31 ", output) and re.search(r"dev +196 +0 +72 +0.69 ", output)
     (data,) = tmp_path.glob("data/librispeech-*")
     genders = manifest.read_table(data / "dev" / "spk2gender")
     assert set(genders.values()) == {"m", "f"} and len(genders) == 72

@@ -1,0 +1,54 @@
+"""What stage 1 says of a corpus: a row of numbers for each split, and what the splits share."""
+
+from io import StringIO
+
+from rich.console import Console
+from rich.table import Table
+
+from local import audit
+from local.ledger import Ledger
+from local.manifest import SPLITS
+
+WIDTH = 100  # columns
+HEADER = ("", "utterances", "left out", "speakers", "hours", "words", "types", "OOV %")
+HEADER += ("seconds: min", "median", "max", "kHz")
+
+
+def corpus_rows(ledger: Ledger, left_out: dict[str, int]) -> list[list[str]]:
+    """A row for each split, of which so many utterances are `left_out`.
+
+    OOV is the share of the words of dev and test whose type is not in `train`.
+    """
+    rows, train = [], {}
+    for split in SPLITS:
+        n, words = ledger.numbers(split), ledger.words(split)
+        if split == "train":
+            train = words
+        running, outside = sum(words.values()), sum(c for word, c in words.items() if word not in train)
+        oov = f"{100 * outside / running:.2f}" if split in ("dev", "test") and running and train else "-"
+        counts = (n["utterances"], left_out[split], n["speakers"], f"{n['hours']:.2f}", running, len(words))
+        rows.append(
+            [split, *(c if isinstance(c, str) else f"{c:,}" for c in counts), oov]
+            + [f"{seconds:.2f}" for seconds in n["durations"]]
+            + ["/".join(f"{rate / 1000:g}" for rate in n["rates"])]
+        )
+    return rows
+
+
+def overlap_rows(found: dict, allowed: list[str]) -> list[list[str]]:
+    """A row for each kind of thing that splits may share, a column for each pair of splits."""
+    return [[kind, *(audit.cell(found, kind, pair, allowed) for pair in audit.PAIRS)] for kind in found]
+
+
+def render(corpus: list[list[str]], overlaps: list[list[str]]) -> str:
+    """Both tables as plain text."""
+    console = Console(file=StringIO(), width=WIDTH, color_system=None)
+    for header, rows in ((HEADER, corpus), (("shared by", *(f"{a}-{b}" for a, b in audit.PAIRS)), overlaps)):
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        for number, name in enumerate(header):
+            table.add_column(name, justify="right" if number else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        console.print()
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).rstrip() + "\n"
