@@ -5,6 +5,7 @@ B batch, T frames (rounded up, so that few shapes occur), D width, L labels.
 
 import zlib
 from bisect import bisect_right
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -80,9 +81,9 @@ class Batcher:
         indices = self.plan(epoch)[step - self.first[epoch]]
         return self.cut(indices, torch.Generator().manual_seed(seed_of(self.seed, "crop", step)))
 
-    def all(self) -> list[Batch]:
+    def all(self) -> Iterator[Batch]:
         """Every utterance once, from its first frame, in order of length."""
-        return [self.cut(indices, None) for indices in self.plan(None)]
+        return (self.cut(indices, None) for indices in self.plan(None))
 
     def cut(self, indices: list[int], generator: torch.Generator | None) -> Batch:
         """One batch; excerpts begin at random if there is a generator."""
@@ -96,7 +97,8 @@ class Batcher:
         lengths, offsets = lengths.to(device), offsets.to(device)
         inside = padding_mask(lengths, frames)
         place = offsets[:, None] + torch.arange(frames, device=device) * inside
-        features = self.data.frames[place].float() * inside[:, :, None]
+        features = self.data.frames.index_select(0, place.flatten()).view(*place.shape, -1).float()
+        features *= inside[:, :, None]  # in place: three times as fast as a gather and a copy
         ids = [self.data.ids[i] for i in indices]
         if self.labels is None:
             return Batch(ids, features, lengths)

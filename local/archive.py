@@ -3,70 +3,99 @@
     feats.<n>.ark  feats.scp     float32 matrices [frames, width], raw
     cmvn.<n>.ark   cmvn.scp      by utterance, Kaldi's [2, width + 1]: sums and count, sums of squares
     utt2num_frames utt2spk       as in Kaldi
-    frame_shift                  seconds from one frame to the next
+    frame_shift                  seconds from one frame to the next; written last
 
 CMVN is applied when an archive is read.
 """
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import kaldiio
 import numpy as np
 import torch
 
+from local.ark import Reader
 from local.errors import InputError
 from local.manifest import read_table
-
-TABLES = ("feats.scp", "cmvn.scp", "utt2num_frames")
+from local.marker import write_atomically
 
 
 class Writer:
-    """One shard of an archive, written into `partial`; its scp lines name `final`, where `partial` will be."""
+    """One shard of an archive, written into `partial`; its scp lines name `final`, where `partial` will be.
+
+    Its files get their names when the shard is complete, utt2num_frames last: killed before, it is not `done`.
+    """
 
     def __init__(self, partial: Path, final: Path, number: int) -> None:
         self.partial, self.final, self.number = partial, final, number
 
+    @property
+    def done(self) -> bool:
+        return (self.partial / f"utt2num_frames.{self.number}").exists()
+
     def __enter__(self) -> "Writer":
         self.partial.mkdir(parents=True, exist_ok=True)
-        self.files = {
-            name: open(self.partial / f"{name}.{self.number}.ark", "wb")  # noqa: SIM115
+        self.arks = {
+            name: open(self._aside(f"{name}.{self.number}.ark"), "wb")  # noqa: SIM115
             for name in ("feats", "cmvn")
         }
-        self.tables = {
-            name: open(self.partial / f"{name}.{self.number}", "w", encoding="utf-8")  # noqa: SIM115
-            for name in TABLES
-        }
+        self.tables: dict[str, list[str]] = {"utt2num_frames": []}
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for file in (*self.files.values(), *self.tables.values()):
+    def __exit__(self, failed: type | None, *_: object) -> None:
+        for file in self.arks.values():
             file.close()
+        if failed:
+            return
+        names = [f"{name}.{self.number}.ark" for name in self.arks]
+        for name, lines in reversed(self.tables.items()):
+            names.append(f"{name}.{self.number}")
+            self._aside(names[-1]).write_text("".join(lines), encoding="utf-8")
+        for name in names:
+            self._aside(name).rename(self.partial / name)
 
-    def write(self, key: str, frames: np.ndarray) -> None:
-        """Append one utterance's frames, [frames, width]."""
+    def _aside(self, name: str) -> Path:
+        """The process is named, for one that a killed run left must not write into the files of the next."""
+        return self.partial / f"{name}.{os.getpid()}.tmp"
+
+    def write(self, key: str, frames: np.ndarray, speaker: str, **more: str) -> None:
+        """Append one utterance's frames [frames, width]; `more` goes into tables of these names."""
         double = frames.astype(np.float64)
         sums = np.zeros((2, frames.shape[1] + 1))
-        sums[0, :-1], sums[1, :-1], sums[0, -1] = double.sum(0), (double**2).sum(0), len(frames)
+        sums[0, :-1], sums[1, :-1], sums[0, -1] = double.sum(0), np.einsum("tw,tw->w", double, double), len(frames)
         for name, matrix in (("feats", np.ascontiguousarray(frames, dtype=np.float32)), ("cmvn", sums)):
-            file = self.files[name]
+            file = self.arks[name]
             offset = file.tell() + len(key) + 1  # Kaldi's offsets point behind the key
             kaldiio.save_ark(file, {key: matrix})
-            path = self.final / f"{name}.{self.number}.ark"
-            self.tables[f"{name}.scp"].write(f"{key} {path}:{offset}\n")
-        self.tables["utt2num_frames"].write(f"{key} {len(frames)}\n")
+            more[f"{name}.scp"] = f"{self.final / name}.{self.number}.ark:{offset}"
+        for name, value in {"utt2num_frames": len(frames), "utt2spk": speaker, **more}.items():
+            self.tables.setdefault(name, []).append(f"{key} {value}\n")
 
 
-def join(partial: Path, frame_shift: float, speakers: dict[str, str]) -> None:
+def joined(partial: Path) -> bool:
+    """Whether a former run completed this archive."""
+    return (partial / "frame_shift").exists()
+
+
+def join(partial: Path, frame_shift: float) -> None:
     """Join the tables of an archive's shards, in the order of the shards, and complete it."""
-    for name in TABLES:
-        pieces = sorted(partial.glob(f"{name}.[0-9]*"), key=lambda p: int(p.suffix[1:]))
-        (partial / name).write_bytes(b"".join(piece.read_bytes() for piece in pieces))
-        for piece in pieces:
-            piece.unlink()
-    (partial / "utt2spk").write_text("".join(f"{u} {s}\n" for u, s in speakers.items()), encoding="utf-8")
-    (partial / "frame_shift").write_text(f"{frame_shift}\n", encoding="utf-8")
+    pieces = [path for path in partial.iterdir() if path.suffix[1:].isdigit()]
+    pieces.sort(key=lambda path: (path.stem, int(path.suffix[1:])))
+    if not joined(partial):
+        for name, group in groupby(pieces, lambda path: path.stem):
+            with open(aside := partial / f"{name}.tmp", "wb") as table:
+                for piece in group:
+                    with open(piece, "rb") as file:
+                        shutil.copyfileobj(file, table)
+            aside.rename(partial / name)
+        write_atomically(partial / "frame_shift", f"{frame_shift}\n")
+    for piece in pieces:
+        piece.unlink()
 
 
 @dataclass(frozen=True)
@@ -110,31 +139,31 @@ def frame_shift(directory: Path) -> float:
 def read(directory: Path, cmvn: str, ids: list[str] | None = None) -> Frames:
     """Read an archive, or its utterances `ids` in that order, and normalize each dimension to mean 0, variance 1.
 
-    `cmvn` says over what mean and variance are taken: `utterance`, `speaker`, or `global`, the `pretrain` archive
-    beside this one. Raises InputError for another word or an unknown utterance.
+    `cmvn` says over what mean and variance are taken: `utterance`, `speaker`, `global`, which is the `pretrain`
+    archive beside this one, or `none`, which leaves all as it is. Raises InputError for another word or an unknown
+    utterance.
     """
     lengths, speakers = read_table(directory / "utt2num_frames"), read_table(directory / "utt2spk")
-    scp = read_table(directory / "feats.scp")
-    ids = list(scp) if ids is None else ids
-    for key in ids:
-        if key not in scp:
-            raise InputError(f"{directory}/feats.scp: no utterance {key}; run stage 2 (features) again")
-    counts = torch.tensor([int(lengths[key]) for key in ids])
+    reader = Reader(directory / "feats.scp")
+    ids = list(reader.places) if ids is None else ids
+    width = reader.width(ids[0])
+    counts = torch.tensor([int(lengths.get(key, 0)) for key in ids])
     offsets = torch.cumsum(counts, 0) - counts
     normalize = _normalizer(directory, cmvn, speakers)
-    frames = None
+    frames = torch.empty(int(counts.sum()), width)
     for key, start, count in zip(ids, offsets.tolist(), counts.tolist(), strict=True):
-        matrix = kaldiio.load_mat(scp[key])
-        if frames is None:
-            frames = torch.empty(int(counts.sum()), matrix.shape[1])
+        part = frames[start : start + count].numpy()
+        reader.into(key, part)
         mean, deviation = normalize(key)
-        frames[start : start + count] = torch.from_numpy((matrix - mean) / deviation)
+        part -= mean
+        part /= deviation
     return Frames(ids, [speakers[key] for key in ids], frames, offsets, counts, frame_shift(directory))
 
 
 def statistics(directory: Path) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation [width] over all frames of an archive, float32."""
-    return _moments(sum(kaldiio.load_mat(entry) for entry in read_table(directory / "cmvn.scp").values()))
+    reader = Reader(directory / "cmvn.scp")
+    return _moments(sum(reader[key] for key in reader.places))
 
 
 def _moments(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,16 +175,18 @@ def _moments(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _normalizer(directory: Path, cmvn: str, speakers: dict[str, str]) -> Callable:
     """A function from an utterance to the mean and deviation that normalize it."""
+    if cmvn == "none":
+        return lambda key: (0.0, 1.0)
     if cmvn == "global":
         moments = statistics(directory.parent / "pretrain")
         return lambda key: moments
-    sums = {key: kaldiio.load_mat(entry) for key, entry in read_table(directory / "cmvn.scp").items()}
+    reader = Reader(directory / "cmvn.scp")
     if cmvn == "utterance":
-        return lambda key: _moments(sums[key])
+        return lambda key: _moments(reader[key])
     if cmvn == "speaker":
         pooled: dict[str, np.ndarray] = {}
-        for key, value in sums.items():
-            pooled[speakers[key]] = pooled.get(speakers[key], 0) + value
+        for key in reader.places:
+            pooled[speakers[key]] = pooled.get(speakers[key], 0) + reader[key]
         moments = {speaker: _moments(value) for speaker, value in pooled.items()}
         return lambda key: moments[speakers[key]]
-    raise InputError(f"cmvn={cmvn!r}; expected utterance, speaker or global")
+    raise InputError(f"cmvn={cmvn!r}; expected none, utterance, speaker or global")

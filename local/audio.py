@@ -1,5 +1,6 @@
 """Audio files, through libsndfile; nothing found in a data directory is ever executed."""
 
+import math
 import re
 from pathlib import Path
 
@@ -41,17 +42,30 @@ def duration(path: str | Path, sample_rate: int) -> float:
     return info.frames / info.samplerate
 
 
-def read(path: str | Path, sample_rate: int) -> np.ndarray:
-    """Samples [N], float32 in [-1, 1], of mono audio at `sample_rate` Hz.
+def read(
+    path: str | Path, sample_rate: int, start: float = 0.0, duration: float | None = None, resample: bool = False
+) -> np.ndarray:
+    """Samples [N], float32 in [-1, 1], of mono audio at `sample_rate` Hz; another rate is an error or resampled.
 
-    Raises InputError if the file does not decode, has another format or holds only zeros.
+    `start` and `duration` in seconds cut a part out of a recording. Raises InputError if the file does not decode or
+    has another format.
     """
     try:
-        samples, rate = soundfile.read(str(path), dtype="float32")
+        with soundfile.SoundFile(str(path)) as file:
+            rate, channels = file.samplerate, file.channels
+            if channels != 1 or (rate != sample_rate and not resample):
+                raise InputError(
+                    f"{path}: {channels} channel(s) at {rate} Hz, expected 1 at {sample_rate} Hz; convert it"
+                )
+            first = min(round(start * rate), file.frames)
+            file.seek(first)
+            count = -1 if duration is None else round((start + duration) * rate) - first
+            samples = file.read(count, dtype="float32")
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"{path}: audio does not decode ({error}); restore or remove it") from None
-    if rate != sample_rate or samples.ndim != 1:
-        raise InputError(f"{path}: {rate} Hz, shape {samples.shape}, expected mono at {sample_rate} Hz; convert it")
-    if not samples.any():
-        raise InputError(f"{path}: all {len(samples)} samples are zero, expected speech; restore or remove it")
-    return samples
+    if rate == sample_rate:
+        return samples
+    from scipy.signal import resample_poly  # a polyphase filter; imported late, for few corpora need it
+
+    common = math.gcd(rate, sample_rate)
+    return resample_poly(samples, sample_rate // common, rate // common).astype(np.float32, copy=False)

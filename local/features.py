@@ -1,90 +1,143 @@
-"""From audio to frames, in shards that do not depend on the number of workers."""
+"""From audio to frames, in shards that do not depend on the number of workers.
 
-from concurrent.futures import ProcessPoolExecutor
-from functools import cached_property
+A shard is written in full or not at all, and a killed run's whole shards stay. What is in memory are a few shards.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 from rich.progress import track
 
 from local import audio, manifest
-from local.archive import Writer, join
+from local.archive import Writer, join, joined
+from local.audit import audio_leaks, digest, flac_header
 from local.config import make
 from local.errors import InputError
+from local.samples import CLIPPED, check
+from local.workers import end_with_parent
+
+log = logging.getLogger(__name__)
 
 SHARD = 200  # utterances
-BATCH = 16  # utterances of similar order in one call of the extractor
 
 
-class Fbank:
-    """Log-mel filterbanks in dB, SpeechBrain's: [N] samples to [1 + N // hop, n_mels] frames, windows centered.
-
-    `win_length` and `hop_length` in milliseconds.
-    """
-
-    def __init__(self, sample_rate: int, n_mels: int, win_length: int, hop_length: int) -> None:
-        self.settings = {
-            "sample_rate": sample_rate, "n_mels": n_mels, "win_length": win_length, "hop_length": hop_length
-        }  # fmt: skip
-        self.sample_rate = sample_rate
-        self.hop = sample_rate * hop_length // 1000
-        self.frame_shift = hop_length / 1000
-
-    @cached_property
-    def fbank(self):
-        """SpeechBrain's module; imported late, for that takes seconds."""
-        from speechbrain.lobes.features import Fbank as SpeechBrainFbank
-
-        return SpeechBrainFbank(**self.settings)
-
-    def __call__(self, batch: list[np.ndarray]) -> list[np.ndarray]:
-        """Frames of each waveform, as if each were alone: the padding is zeros, as at an utterance's own end."""
-        import torch
-
-        padded = torch.zeros(len(batch), max(len(samples) for samples in batch))
-        for row, samples in zip(padded, batch, strict=True):
-            row[: len(samples)] = torch.from_numpy(samples)
-        with torch.inference_mode():
-            frames = self.fbank(padded).numpy()
-        return [f[: 1 + len(samples) // self.hop] for f, samples in zip(frames, batch, strict=True)]
-
-
-def extract_shard(extractor: dict, utterances: list[manifest.Utterance], writer: Writer) -> list[str]:
-    """Write one shard's archive; return a line for each file that holds no speech."""
+def extract_shard(extractor: dict, resample: bool, utterances: list[manifest.Utterance], writer: Writer) -> None:
+    """Write one shard; raises InputError with a line for each file that holds no speech, and writes nothing then."""
     extract, errors = make(extractor), []
     with writer:
-        for start in range(0, len(utterances), BATCH):
-            batch = {}
-            for utterance in utterances[start : start + BATCH]:
-                try:
-                    batch[utterance.id] = audio.read(audio.path_of(utterance.audio), extract.sample_rate)
-                except InputError as error:
-                    errors.append(str(error))
-            if batch:
-                for key, frames in zip(batch, extract(list(batch.values())), strict=True):
-                    writer.write(key, frames)
-    return errors
+        for utterance in utterances:
+            part = (utterance.start, utterance.duration) if utterance.recording else ()
+            try:
+                samples = audio.read(utterance.audio, extract.sample_rate, *part, resample=resample)
+                clipped = check(utterance, samples, extract.sample_rate, extract.frame_shift)
+            except InputError as error:
+                errors.append(str(error))
+                continue
+            more = {}
+            if utterance.recording or not flac_header(utterance.audio)[1]:  # stage 1 has the others'
+                more["audio_digest"] = digest(samples)
+            if clipped > CLIPPED * len(samples):
+                more["clipped"] = f"{clipped / len(samples):.4f} {utterance.audio}"
+            writer.write(utterance.id, extract(samples), utterance.speaker, **more)
+        if errors:
+            raise InputError("\n".join(errors))
 
 
-def extract(data: Path, splits: list[str], extractor: dict, partial: Path, final: Path, workers: int) -> None:
-    """Compute the archives of `splits` into `partial`, with `final` in their scp files.
+def extract(
+    data: Path, splits: list[str], extractor: dict, partial: Path, final: Path, workers: int,
+    resample: bool = False, allow_overlap: tuple[str, ...] = (),
+) -> None:  # fmt: skip
+    """Compute the archives of `splits` into `partial`, with `final` in their scp files, where they are not yet.
 
-    Raises InputError with a line for each bad file.
+    Raises InputError with a line for each bad file, or for each pair of splits that share audio and should not.
     """
     context = get_context("forkserver")
-    context.set_forkserver_preload(["speechbrain.lobes.features"])
+    context.set_forkserver_preload(["speechbrain.lobes.features", "local.features"])
     errors = []
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    for aside in partial.rglob("*.tmp"):
+        aside.unlink()
+    with ProcessPoolExecutor(workers, context, _begin) as pool:
         for split in splits:
-            utterances = manifest.read(data / split)
-            shards = [utterances[i : i + SHARD] for i in range(0, len(utterances), SHARD)]
-            jobs = [
-                pool.submit(extract_shard, extractor, shard, Writer(partial / split, final / split, number))
-                for number, shard in enumerate(shards)
-            ]
-            for job in track(jobs, f"features of {split}"):
-                errors += job.result()
-            join(partial / split, make(extractor).frame_shift, {u.id: u.speaker for u in utterances})
-    if errors:
+            out, failed = partial / split, len(errors)
+            left = _left(data / split, out, final / split)
+            jobs = (pool.submit(extract_shard, extractor, resample, *shard_and_writer) for shard_and_writer in left)
+            for job in track(_ahead(jobs, 2 * workers), f"features of {split}", _count(data / split, out)):
+                try:
+                    job.result()
+                except InputError as error:
+                    errors.append(str(error))
+            if len(errors) == failed:
+                join(out, make(extractor).frame_shift)
+                _warn_of_clipping(out, final / split / "clipped")
+    places = {split: [data / split, partial / split] for split in splits}
+    if errors := errors or audio_leaks(places, allow_overlap, partial / "ledger.tmp"):
         raise InputError("\n".join(errors))
+
+
+def _begin() -> None:
+    import torch
+
+    end_with_parent()
+    torch.set_num_threads(1)  # there are processes enough
+
+
+def _left(data: Path, partial: Path, final: Path) -> Iterator[tuple[list[manifest.Utterance], Writer]]:
+    """The shards of a split that no former run completed, each with its writer."""
+    utterances = _utterances(data)
+    for number, shard in enumerate(iter(lambda: list(islice(utterances, SHARD)), [])):
+        writer = Writer(partial, final, number)
+        if not joined(partial) and not writer.done:
+            yield shard, writer
+
+
+def _count(data: Path, partial: Path) -> int:
+    """How many these are."""
+    return 0 if joined(partial) else -(-_lines(data / "utt2spk") // SHARD) - len([*partial.glob("utt2num_frames.*")])
+
+
+def _ahead(jobs: Iterator[Future], count: int) -> Iterator[Future]:
+    """The jobs in their order, of which `count` have begun or wait."""
+    begun: deque[Future] = deque()
+    for job in jobs:
+        begun.append(job)
+        if len(begun) == count:
+            yield begun.popleft()
+    yield from begun
+
+
+def _utterances(directory: Path) -> Iterator[manifest.Utterance]:
+    """The utterances of a data directory without their texts, one at a time."""
+    segments = (directory / "segments").exists()
+    recordings = manifest.read_table(directory / "wav.scp") if segments else {}
+    with ExitStack() as stack:
+        tables = (
+            stack.enter_context(open(directory / name, encoding="utf-8"))
+            for name in ("utt2spk", "utt2dur", "segments" if segments else "wav.scp")
+        )
+        for rows in zip(*tables, strict=True):
+            (key, speaker), (_, seconds), (_, place) = (row.strip().split(" ", 1) for row in rows)
+            found = manifest.Utterance(key, speaker, place, float(seconds))
+            if segments:
+                recording, start, _ = place.split()
+                found = replace(found, audio=recordings[recording], recording=recording, start=float(start))
+            yield found
+
+
+def _lines(path: Path) -> int:
+    with open(path, "rb") as lines:
+        return sum(1 for _ in lines)
+
+
+def _warn_of_clipping(out: Path, final: Path) -> None:
+    if (out / final.name).exists():
+        log.warning(
+            "%s: %d of %d utterances have more than %g %% of their samples at full scale, see %s",
+            out.name, _lines(out / final.name), _lines(out / "utt2spk"), 100 * CLIPPED, final,
+        )  # fmt: skip

@@ -21,8 +21,9 @@ def run(cfg, partial) -> None:
         data = place(archive.read(features / split, cfg.features.cmvn), cfg.trainer.accelerator)
         batches = Batcher(data, batch_frames=round(200 / data.frame_shift), seed=0).all
         with archive.Writer(partial / split, final / split, 0) as writer, torch.inference_mode():
+            speakers = dict(zip(data.ids, data.speakers, strict=True))
             for batch in batches():
                 codes, lengths = module.encode(batch.features, batch.lengths)
                 for key, code, length in zip(batch.ids, codes.cpu().numpy(), lengths.tolist(), strict=True):
-                    writer.write(key, code[:length])
-        archive.join(partial / split, data.frame_shift * module.stride, dict(zip(data.ids, data.speakers, strict=True)))
+                    writer.write(key, code[:length], speakers[key])
+        archive.join(partial / split, data.frame_shift * module.stride)

@@ -20,12 +20,10 @@ def run(cfg, partial) -> None:
     dev = archive.read(unlabeled / "dev", cfg.unlabeled.cmvn)
     settings = plain(cfg, "autoencoder") | {"input_dim": train.width, "seed": cfg.seed}
     module = checkpoint.build(settings)
-    train, dev = (place(data, cfg.trainer.accelerator) for data in (train, dev))
+    train, dev = (batcher(module, place(data, cfg.trainer.accelerator)) for data in (train, dev))
+    module.initialize(train.all())
     with logger.opened(cfg, partial, "pretrain") as run_logger:
-        title = f"{cell_name(cfg)} pretrain"
-        summary = fit(
-            module, batcher(module, train), batcher(module, dev), partial, title, run_logger, dict(cfg.trainer)
-        )
+        summary = fit(module, train, dev, partial, f"{cell_name(cfg)} pretrain", run_logger, dict(cfg.trainer))
     encoder = [p for name, p in module.named_parameters() if not name.startswith("decoder.")]
     summary |= {"parameters": sum(p.numel() for p in encoder), "hours": sum(u.duration for u in utterances) / 3600}
     checkpoint.save(partial / "autoencoder.pt", module, settings, unlabeled.name)
