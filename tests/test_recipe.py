@@ -8,11 +8,13 @@ from pathlib import Path
 
 import kaldiio
 import pytest
+import torch
+import yaml
 from hydra import compose, initialize_config_dir
 
 from local.config import CONF
 from local.run import dev_wer
-from tests.conftest import REPOSITORY, TINY, recipe, whole
+from tests.conftest import REPOSITORY, TINY, borrow, recipe, whole
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
@@ -45,7 +47,7 @@ def test_it_ends_in_a_table_that_compares_every_arm_with_the_baseline(tiny):
 def test_every_arm_sees_the_same_frame_rate_labels_and_dropped_utterances(tiny):
     summaries = [json.loads(p.read_text()) for p in (tiny / "exp/espeak").glob("labels-*/*/summary.json")]
     assert len(summaries) == 6
-    assert len({(s["dropped"], s["updates"]) for s in summaries}) == 1
+    assert len({(s["health"]["dropped"], s["updates"]) for s in summaries}) == 1
 
 
 def test_the_bottleneck_is_an_archive_that_kaldiio_reads_at_its_own_frame_rate(tiny, monkeypatch):
@@ -97,6 +99,50 @@ def test_a_setting_that_an_arm_lacks_leaves_that_arm_as_one_cell(tiny):
     assert sorted(arms) == ["masked", "masked", "none"]
 
 
+def test_weights_do_not_depend_on_how_many_trainings_run_side_by_side(tiny, tmp_path):
+    folder = borrow(tiny, tmp_path)
+    recipe(folder, "stage=3", "stop_stage=5", "arm=none,masked", "seed=1", "machine.jobs=1", "logger=csv")
+    made = sorted(path.relative_to(folder) for path in folder.glob("exp/**/*.pt"))
+    assert [path.name for path in made].count("recognizer.pt") == 2 and len(made) == 3
+    for path in made:
+        expected, found = (torch.load(root / path, weights_only=True)["state"] for root in (tiny, folder))
+        assert all(torch.equal(expected[key], found[key]) for key in expected | found)
+
+
+def trainings(folder: Path, *settings: str) -> list[str]:
+    """The directories that stage 5 of a sweep would make."""
+    lines = recipe(folder, "stage=5", "stop_stage=5", "dry_run=true", *settings).splitlines()
+    return [next(word for word in line.split() if "labels-all-0/" in word) for line in lines]
+
+
+def test_every_arm_gets_the_same_number_of_trials_on_a_seed_that_no_report_uses(tmp_path):
+    made = [path.split("/")[-1].split("-")[0] for path in trainings(tmp_path, "sweep=tune")]
+    assert {arm: made.count(arm) for arm in made} == {"none": 8, "random": 8, "masked": 8}
+    sweeps = {p.stem: yaml.safe_load(p.read_text()) for p in (CONF / "sweep").glob("*.yaml")}
+    tuned = str(sweeps["tune"]["hydra"]["sweeper"]["params"]["seed"])
+    for name in ("default", "arms"):
+        assert tuned not in sweeps[name]["hydra"]["sweeper"]["params"]["seed"].split(",")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert list(compose("config", ["sweep=tune"]).decoder.splits) == ["dev"]
+
+
+def test_the_sweep_over_arms_holds_every_control_once_a_seed(tmp_path):
+    made = trainings(tmp_path, "sweep=arms", "seed=1")
+    arms = [path.split("/")[-1].rpartition("-")[0] for path in made]
+    assert sorted(arms) == sorted(path.stem for path in (CONF / "arm").glob("*.yaml"))
+
+
+def test_random_follows_every_override_of_the_pretrained_arm_and_stays_untrained():
+    overrides = ["autoencoder.bottleneck=32", "autoencoder.updates=70", "recognizer.updates=5", "unlabeled.hours=2"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        masked, random = (compose("config", [f"arm={arm}", *overrides]) for arm in ("masked", "random"))
+    assert {k for k in masked.autoencoder if masked.autoencoder[k] != random.autoencoder[k]} == {"trained"}
+    assert random.unlabeled == masked.unlabeled
+    tuned = {"learning_rate", "frontend_rate"}  # for each arm, in equally many trials
+    assert {k for k in masked.recognizer if masked.recognizer[k] != random.recognizer[k]} <= tuned
+    assert random.dirs.pretrain != masked.dirs.pretrain
+
+
 def test_a_cell_without_a_sweep_runs_in_one_process_and_gives_its_dev_wer(tiny, monkeypatch):
     command = [sys.executable, "-m", "local.run", *TINY, "stage=0", "stop_stage=7", "arm=masked", "seed=1"]
     done = subprocess.run(
@@ -116,14 +162,13 @@ def test_an_offline_wandb_run_holds_the_values_that_are_on_disk(tiny):
     (run,) = directory.glob("wandb/offline-run-*")
     command = ["wandb", "leet", "inspect", "--json", str(run)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    logged = {
-        item["trainer/global_step"]: item
-        for item in (line["history"]["item"] for line in map(json.loads, lines) if line["type"] == "history")
-    }
+    logged: dict[int, dict] = {}
+    for item in (line["history"]["item"] for line in map(json.loads, lines) if line["type"] == "history"):
+        logged.setdefault(item["trainer/global_step"], {}).update(item)
     assert (directory / "wandb_id").read_text() in run.name
     assert len(history) == 2
     for row in history:
-        for key in ("loss", "learning_rate", "val_loss", "val_wer", "val_cer"):
+        for key in ("loss", "learning_rate", "val_loss", "val_wer", "val_cer", "health/blank_rate"):
             assert logged[row["step"]][key] == pytest.approx(row[key]), key
 
 
