@@ -29,14 +29,17 @@ class History(pl.Callback):
         """From the checkpoint."""
         self.rows = state["rows"]
 
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Log what the checkpoint brought, even if no step is left: CSVLogger begins its file anew."""
+        if isinstance(trainer.logger, CSVLogger):
+            for row in self.rows:
+                self._record(trainer, row)
+
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
         self.start = self.line = time.monotonic()
         self.seconds = self.rows[-1]["seconds"] if self.rows else 0.0
         self.first_step = trainer.global_step
-        if isinstance(trainer.logger, CSVLogger):  # it begins its file anew
-            for row in self.rows:
-                self._record(trainer, row)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         """Collect the loss without waiting for the device."""

@@ -143,7 +143,8 @@ class Stage:
         if marker is None or self._difference(cfg, partial, marker):
             marker = self._make(cfg, partial)
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
-        (partial / "inputs.json").unlink(missing_ok=True)
+        for spent in (partial / "inputs.json", *partial.glob("*.tmp")):  # .tmp: killed while it wrote a marker
+            spent.unlink(missing_ok=True)
         partial.rename(out)
         log.info("[%s] %s: done in %.1f s", cell_name(cfg, self.name), self.name, marker["wall_seconds"])
 
