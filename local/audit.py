@@ -1,59 +1,42 @@
-"""The leak audit: what pretrain, train, dev and test share, which a word error rate must not profit from.
+"""The leak audit: what splits and the text of language models share, which a word error rate must not profit from.
 
 What touches dev or test is an error, unless `corpus.allow_overlap` names it, such as `dev-test-sentences`; books are a
 warning, for the words of another chapter are others. `pretrain` may contain `train`.
 """
 
 import difflib
+import gzip
 import hashlib
 import logging
+import zlib
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
+from local.audio import sixteen_bit
 from local.errors import InputError
 from local.ledger import MASKS, Ledger
 from local.manifest import SPLITS, Utterance
 
 log = logging.getLogger(__name__)
 
-# What is compared, and the value of an utterance that tells it. Audio of unknown digest is told by its file.
+# What is compared, and the value of an utterance that tells it. Audio of unknown digest is told by its file; parts of
+# one recording are told to be of one session, and not before stage 2 to be the same.
+FILE = "coalesce(nullif(digest, ''), audio)"
 KINDS = {
-    "ids": "id", "speakers": "speaker", "sessions": "session", "books": "book", "sentences": "text",
-    "audio": "coalesce(nullif(digest, ''), audio)",
+    "ids": "id", "speakers": "speaker", "books": "book", "sentences": "coalesce(nullif(sentence, ''), text)",
+    "sessions": f"coalesce(nullif(session, ''), CASE recording WHEN '' THEN '' ELSE {FILE} END)",
+    "audio": f"CASE recording WHEN '' THEN {FILE} ELSE '' END",
 }  # fmt: skip
 PAIRS = tuple(combinations(SPLITS, 2))
+LM_PAIRS = tuple(("lm", split) for split in SPLITS)
 HELD_OUT = {"dev", "test"}
-
-
-def flac_header(path: str | Path) -> tuple[int, str]:
-    """Sample rate in Hz and MD5 of the samples by the STREAMINFO block of a FLAC file (RFC 9639, section 8.2).
-
-    (0, "") for other files, and an empty digest where the encoder left it out. Raises OSError.
-    """
-    with open(path, "rb", buffering=0) as file:
-        head = file.read(42)
-    if len(head) < 42 or head[:4] != b"fLaC":
-        return 0, ""
-    return int.from_bytes(head[18:21]) >> 4, head[26:].hex() if any(head[26:]) else ""
-
-
-def header(path: str) -> tuple[int, str]:
-    """Sample rate in Hz, and the digest if the file is FLAC; raises InputError if the file is missing or unreadable."""
-    try:
-        rate, md5 = flac_header(path)
-        return rate or soundfile.info(path).samplerate, md5
-    except (soundfile.LibsndfileError, OSError) as error:
-        found = "the file is missing" if isinstance(error, FileNotFoundError) else str(error)
-        raise InputError(f"{path}: unreadable audio ({found}); restore or remove it") from None
 
 
 def digest(samples: np.ndarray) -> str:
     """The MD5 that FLAC's header has for these samples [N] in [-1, 1], as 16-bit audio decodes to."""
-    whole = np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2")
-    return hashlib.md5(whole.tobytes()).hexdigest()
+    return hashlib.md5(sixteen_bit(samples).tobytes()).hexdigest()
 
 
 def shared(ledger: Ledger, kinds: tuple[str, ...] = tuple(KINDS)) -> dict[str, dict[tuple[str, str], tuple]]:
@@ -67,7 +50,7 @@ def shared(ledger: Ledger, kinds: tuple[str, ...] = tuple(KINDS)) -> dict[str, d
             if {a, b} <= known:
                 both = [(n, value) for splits, n, value in sets if splits & MASKS[a] and splits & MASKS[b]]
                 example = min((value for _, value in both), default="")
-                if example and kind == "audio":  # ids say more than a digest
+                if example and kind in ("sessions", "audio"):  # ids say more than a digest
                     example = ledger.holders(KINDS[kind], example)
                 found[kind][a, b] = (sum(n for n, _ in both), example)
     return found
@@ -75,7 +58,8 @@ def shared(ledger: Ledger, kinds: tuple[str, ...] = tuple(KINDS)) -> dict[str, d
 
 def check_allowed(allowed: list[str]) -> None:
     """Raise InputError for an entry of `corpus.allow_overlap` that names no overlap."""
-    names = [_name(kind, pair) for kind in KINDS for pair in PAIRS if HELD_OUT & {*pair}]
+    possible = [(kind, pair) for kind in KINDS for pair in PAIRS] + [("sentences", pair) for pair in LM_PAIRS]
+    names = [_name(kind, pair) for kind, pair in possible if HELD_OUT & {*pair}]
     for name in allowed:
         if name not in names:
             near = difflib.get_close_matches(str(name), names, 1, 0)[0]
@@ -113,6 +97,41 @@ def audio_leaks(directories: dict[str, list[Path]], allowed: list[str], scratch:
                             key, _, value = line.strip().partition(" ")
                             ledger.add(split, Utterance(key, "", "", 0.0), digest=value)
         return leaks(shared(ledger, ("audio",)), allowed)
+
+
+def shared_with_text(text: Path, data: Path) -> dict[str, dict[tuple[str, str], tuple]]:
+    """As `shared`, for the sentences of a language model's text: one a line, plain or gzip.
+
+    Spaces and upper or lower case make no difference. In memory are the sentences of the data directories alone. Raises
+    InputError if the text cannot be read.
+    """
+    wanted: dict[str, set[str]] = {}
+    for _, split in LM_PAIRS:
+        if (data / split / "text").exists():
+            with open(data / split / "text", encoding="utf-8") as lines:
+                wanted[split] = {_plain(line.partition(" ")[2]) for line in lines}
+    found = {split: set() for split in wanted}
+    try:
+        with (gzip.open if text.suffix == ".gz" else open)(text, "rt", encoding="utf-8") as lines:
+            for sentence in map(_plain, lines):
+                for split, sentences in wanted.items():
+                    if sentence in sentences:
+                        found[split].add(sentence)
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"lm.text={text}: cannot be read as text ({error}); name a UTF-8 file, plain or .gz") from None
+    return {"sentences": {("lm", split): (len(both), min(both, default="")) for split, both in found.items()}}
+
+
+def _plain(sentence: str) -> str:
+    return " ".join(sentence.upper().split())
+
+
+def tell_left_out(split: str, count: int, record: Path) -> None:
+    """Log that a split goes without `count` utterances, and where that is recorded; of dev and test as a warning."""
+    log.log(
+        logging.WARNING if split in HELD_OUT else logging.INFO,
+        "%s: %d utterances are left out, for corpus.on_error=skip: %s says which and why", split, count, record,
+    )  # fmt: skip
 
 
 def _name(kind: str, pair: tuple[str, str]) -> str:

@@ -27,8 +27,9 @@ RESERVED = frozenset(("<s>", "</s>", "#0"))  # words that Kaldi's decoding graph
 class Utterance:
     """One utterance: `duration` in seconds, from the audio's header; `text` normalized, empty if unknown.
 
-    `session` is the chapter or sitting it was recorded in and `book` what was read there, both empty if unknown. Of a
-    longer `recording`, which `audio` then is, it is the part from `start` seconds on; empty if it is all of it.
+    `session` is the chapter or sitting it was recorded in, `book` what was read there and `sentence` the name of a
+    prompt that several speakers read, all empty if unknown. Of a longer `recording`, which `audio` then is, it is the
+    part from `start` seconds on; empty if it is all of it.
     """
 
     id: str
@@ -39,12 +40,13 @@ class Utterance:
     gender: str = ""
     session: str = ""
     book: str = ""
+    sentence: str = ""
     recording: str = ""
     start: float = 0.0
 
 
-def problems(utterance: Utterance, min_duration: float, labeled: bool) -> Iterator[str]:
-    """One line for each rule an utterance breaks: safe ids, duration in seconds, a transcript if `labeled`."""
+def problems(utterance: Utterance, min_duration: float, max_duration: float, labeled: bool) -> Iterator[str]:
+    """One line for each rule an utterance breaks: safe ids, durations in seconds, a transcript if `labeled`."""
     audio = printable(utterance.audio)
     for what, name in (("utterance", utterance.id), ("speaker", utterance.speaker), ("recording", utterance.recording)):
         if not SAFE_ID.fullmatch(name) and (name or what != "recording"):
@@ -58,6 +60,11 @@ def problems(utterance: Utterance, min_duration: float, labeled: bool) -> Iterat
         yield (
             f"{audio}: {utterance.duration:.3f} s of audio, expected at least {min_duration} s; "
             "remove it, or lower corpus.min_duration"
+        )
+    if utterance.duration > max_duration:
+        yield (
+            f"{audio}: {utterance.duration:.3f} s of audio, expected at most {max_duration} s; "
+            "cut it (segments of a Kaldi data directory do), or raise corpus.max_duration"
         )
     if utterance.gender not in ("", "m", "f"):
         yield f"{utterance.id}: gender {utterance.gender!a} of {utterance.speaker}, expected m, f or nothing; mend it"
@@ -140,24 +147,38 @@ def _add_recordings(wav: Path, recordings: dict[str, str]) -> None:
     whole.unlink()
 
 
-def read_table(path: Path) -> dict[str, str]:
-    """Read `<key> <value>` lines.
-
-    Raises InputError naming the file and line of a key that comes twice or a line without a value.
-    """
-    table: dict[str, str] = {}
+def rows(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Number, key and value of each `<key> <value>` line; raises InputError naming the line that has no value."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                key, _, value = line.strip().partition(" ")
+                if not value:
+                    raise InputError(f"{path}:{number}: {line.rstrip()!r} has no value; expected '<id> <value>'")
+                yield number, key, value.strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error}); expected lines of '<id> <value>'") from None
-    for number, line in enumerate(lines, 1):
-        key, _, value = line.strip().partition(" ")
-        if not value:
-            raise InputError(f"{path}:{number}: {line!r} has no value; expected '<id> <value>'")
+
+
+def twice(path: Path, number: int, key: str) -> InputError:
+    """That a line has the key of another one."""
+    return InputError(f"{path}:{number}: {key} comes twice; ids must be unique")
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """Read `<key> <value>` lines; raises InputError as `rows` does, and for a key that comes twice."""
+    table: dict[str, str] = {}
+    for number, key, value in rows(path):
         if key in table:
-            raise InputError(f"{path}:{number}: {key} comes twice; ids must be unique")
-        table[key] = value.strip()
+            raise twice(path, number, key)
+        table[key] = value
     return table
+
+
+def read_archived(directory: Path, archive: Path) -> list[Utterance]:
+    """The utterances of a data directory that its archive has, for stage 2 may have left some out."""
+    kept = read_table(archive / "utt2spk")
+    return [utterance for utterance in read(directory) if utterance.id in kept]
 
 
 def read(directory: Path) -> list[Utterance]:

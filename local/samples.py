@@ -14,7 +14,7 @@ def check(utterance: Utterance, samples: np.ndarray, sample_rate: int, tolerance
 
     Raises InputError if they last `tolerance` seconds more or less than expected, or hold no speech.
     """
-    where = f"{utterance.id} in {utterance.audio}" if utterance.recording else utterance.audio
+    where = utterance.audio
     seconds, size = len(samples) / sample_rate, len(samples)
     if abs(seconds - utterance.duration) > tolerance:
         raise InputError(

@@ -15,11 +15,11 @@ HEADER += ("seconds: min", "median", "max", "kHz")
 
 
 def corpus_rows(ledger: Ledger, left_out: dict[str, int]) -> list[list[str]]:
-    """A row for each split, of which so many utterances are `left_out`.
+    """A header and a row for each split, of which so many utterances are `left_out`.
 
     OOV is the share of the words of dev and test whose type is not in `train`.
     """
-    rows, train = [], {}
+    rows, train = [HEADER], {}
     for split in SPLITS:
         n, words = ledger.numbers(split), ledger.words(split)
         if split == "train":
@@ -35,15 +35,16 @@ def corpus_rows(ledger: Ledger, left_out: dict[str, int]) -> list[list[str]]:
     return rows
 
 
-def overlap_rows(found: dict, allowed: list[str]) -> list[list[str]]:
-    """A row for each kind of thing that splits may share, a column for each pair of splits."""
-    return [[kind, *(audit.cell(found, kind, pair, allowed) for pair in audit.PAIRS)] for kind in found]
+def overlaps(found: dict, pairs: tuple, allowed: list[str]) -> list[list[str]]:
+    """A header and a row for each kind of thing that splits may share, a column for each pair of them."""
+    header = ["shared by", *(f"{a}-{b}" for a, b in pairs)]
+    return [header, *([kind, *(audit.cell(found, kind, pair, allowed) for pair in pairs)] for kind in found)]
 
 
-def render(corpus: list[list[str]], overlaps: list[list[str]]) -> str:
-    """Both tables as plain text."""
+def render(*tables: list[list[str]]) -> str:
+    """Tables, each of which begins with its header, as plain text."""
     console = Console(file=StringIO(), width=WIDTH, color_system=None)
-    for header, rows in ((HEADER, corpus), (("shared by", *(f"{a}-{b}" for a, b in audit.PAIRS)), overlaps)):
+    for header, *rows in tables:
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
         for number, name in enumerate(header):
             table.add_column(name, justify="right" if number else "left", overflow="fold")

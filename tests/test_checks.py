@@ -1,9 +1,12 @@
 """What stage 1 finds in a corpus: leaks between splits, what is broken, what a person wants to know of it."""
 
+import gzip
 import logging
 import os
+import re
 import shutil
 import tracemalloc
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from local import audit, manifest
+from local import audio, audit, manifest
 from local.errors import InputError
 from local.ledger import Ledger
 from local.manifest import SPLITS, Utterance
@@ -67,6 +70,7 @@ def test_a_sentence_of_test_in_train_is_refused_unless_just_that_is_allowed(corp
     [
         ("corpus.allow_overlap=[train-tests-speaker]", "the nearest is 'train-test-speakers'"),
         ("corpus.on_error=ignore", "corpus.on_error=ignore: expected stop or skip"),
+        ("corpus.max_duration=null", "corpus.max_duration=None: expected a number of seconds"),
     ],
 )
 def test_a_check_that_cannot_be_is_named(corpus, more, message):
@@ -84,12 +88,20 @@ def test_the_same_samples_in_another_flac_file_are_found(corpus):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@given(st.integers(1, 8), st.sampled_from([8000, 11025, 16000, 44100, 96000]), st.integers(1, 5000))
+def test_headers_tell_what_libsndfile_tells(tmp_path, channels, rate, frames):
+    for suffix in ("flac", "wav"):
+        soundfile.write(tmp_path / f"a.{suffix}", np.zeros((frames, channels)), rate)
+        assert audio.header(tmp_path / f"a.{suffix}")[:3] == (rate, channels, frames)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(st.lists(st.integers(-32768, 32767), min_size=1, max_size=300), st.booleans())
 def test_samples_have_the_digest_that_their_flac_file_has(tmp_path, values, equal):
     path = tmp_path / "a.flac"
     soundfile.write(path, np.array(values, np.int16), 16000)
     read = soundfile.read(path, dtype="float32")[0]
-    assert audit.flac_header(path) == (16000, audit.digest(read))
+    assert audio.header(path) == (16000, 1, len(read), audit.digest(read))
     for name, found in (("dev", audit.digest(read)), ("test", audit.digest(read if equal else read[:-1]))):
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "audio_digest").write_text(f"{name}-1 {found}\n")
@@ -108,9 +120,10 @@ def test_books_are_a_warning_sessions_an_error_and_pretrain_may_contain_train(tm
         ):
             ledger.add(split, Utterance(f"{split}-1", split, f"/{split}", 1.0, split, session=chapter, book=book))
         found = audit.shared(ledger)
-    assert found["sessions"]["pretrain", "train"] == (1, "1") and found["books"]["train", "dev"] == (1, "7")
+    assert found["sessions"]["pretrain", "train"] == (1, "pretrain pretrain-1 and train train-1")
+    assert found["books"]["train", "dev"] == (1, "7")
     (leak,) = audit.leaks(found, [])
-    assert leak.startswith("dev and test share 1 session, such as 2;")
+    assert leak.startswith("dev and test share 1 session, such as dev dev-1 and test test-1;")
     assert "train and dev share 1 book, such as 7" in caplog.text
 
 
@@ -130,6 +143,36 @@ def test_timits_sa_sentences_are_found(tmp_path):
     shared = {line.split(";")[0] for line in refusal(tmp_path).splitlines()}
     sentence = "DON'T ASK ME TO CARRY AN OILY RAG LIKE THAT."
     assert {f"{a} and {b} share 2 sentences, such as {sentence}" for a, b in audit.PAIRS if b != "train"} == shared
+
+
+@pytest.mark.parametrize("start, leak", [(1.5, False), (0.0, True)])
+def test_parts_of_one_tape_share_a_session_and_the_same_part_its_audio(corpus, start, leak):
+    soundfile.write(corpus / "tape.flac", speech(3), 16000)
+    for split, first in (("train", start), ("dev", 0.0)):
+        directory = corpus / "mine" / split
+        (directory / "wav.scp").write_text(f"tape {corpus}/tape.flac\n")
+        keys = manifest.read_table(directory / "utt2spk")
+        rows = [f"{key} tape {first + 0.5 * i} {first + 0.5 * i + 0.4}\n" for i, key in enumerate(keys)]
+        (directory / "segments").write_text("".join(rows))
+    assert refusal(corpus).startswith("train and dev share 1 session, such as train s1-0 and dev s2-0; ")
+    allowed = ["corpus=kaldi", f"corpus.root={corpus / 'mine'}", "corpus.allow_overlap=[train-dev-sessions]"]
+    stages = (corpus, 1, 2, *allowed, "arm=none", "machine.workers=1")
+    with pytest.raises(InputError, match="^train and dev share 3 audio, such as") if leak else nullcontext():
+        here(*stages, tiny=[])
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".gz"])
+def test_a_sentence_of_test_in_the_text_of_a_language_model_is_refused(corpus, caplog, suffix):
+    text = corpus / f"lm{suffix}"
+    with (gzip.open if suffix == ".gz" else open)(text, "wt") as file:
+        file.write("Hello  there train\nhello there\nhello there test\n")
+    assert mine(corpus, "corpus.allow_overlap=[lm-test-sentences]", f"lm.text={text}")
+    assert re.search(r"shared by +lm-pretrain +lm-train +lm-dev +lm-test\nsentences +0 +1 +0 +1 allowed", caplog.text)
+    with pytest.raises(InputError, match="^lm and test share 1 sentence, such as HELLO THERE TEST; what"):
+        mine(corpus, f"lm.text={text}")
+    text.write_bytes(text.read_bytes()[:-5] + b"\xff")
+    with pytest.raises(InputError, match=f"^lm.text={text}: cannot be read as text"):
+        mine(corpus, f"lm.text={text}")
 
 
 def spoil(corpus: Path, split: str) -> None:
@@ -191,7 +234,7 @@ def test_a_corpus_without_a_broken_header_is_read_from_headers_alone(corpus):
     ],
 )
 def test_an_utterance_that_no_data_directory_can_hold_is_named(text, audio, message):
-    (line,) = manifest.problems(Utterance("u", "s", audio, 1.0, text), 0.1, labeled=True)
+    (line,) = manifest.problems(Utterance("u", "s", audio, 1.0, text), 0.1, 300, labeled=True)
     assert message in line and line.encode()
 
 
@@ -253,7 +296,7 @@ def peak(folder: Path, count: int) -> int:
     tracemalloc.start()
     with Ledger(folder / "ledger") as ledger:
         for split in SPLITS:
-            assert prepare._fill(ledger, split, Corpus(), 0.1) == ([], [])
+            assert prepare._fill(ledger, split, Corpus(), 0.1, 300) == ([], [])
             prepare._write(folder / split, ledger, split, [])
             assert not list(violations(folder / split))
         audit.shared(ledger)

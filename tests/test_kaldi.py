@@ -9,7 +9,7 @@ from tests.conftest import here, speech
 
 
 def kaldi(folder, resample: bool = False, **splits) -> Kaldi:
-    return Kaldi("kaldi", str(folder / "mine"), 16000, resample, 0.1, {"train": "train"} | splits)
+    return Kaldi("kaldi", str(folder / "mine"), 16000, resample, {"train": "train"} | splits)
 
 
 def test_several_directories_with_segments_genders_and_odd_ids(corpus):
@@ -49,11 +49,44 @@ def test_another_rate_is_refused_unless_it_may_be_resampled(corpus, caplog):
     soundfile.write(corpus / "mine/train/1.wav", speech(1)[:8000], 8000)
     found = list(kaldi(corpus).utterances("train"))
     assert [str(one) for one in found if isinstance(one, InputError)] == [
-        f"{corpus}/mine/train/1.wav: 1 channel(s) at 8000 Hz, expected 1 at 16000 Hz; convert it"
+        f"{corpus}/mine/train/1.wav: 1 channel(s) at 8000 Hz, expected 1 at 16000 Hz; "
+        "convert it, or set corpus.resample=true (of corpus=kaldi)"
     ]
     found = list(kaldi(corpus, resample=True).utterances("train"))
     assert [u.duration for u in found] == [1.0, 1.0, 1.0]
     assert "audio at [8000] Hz, to be resampled to 16000 Hz" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU", "NIST", "OGG"])
+def test_a_cut_file_is_named_whose_header_is_whole(corpus, kind):
+    path = corpus / "mine/train/1.wav"
+    soundfile.write(path, speech(10), 16000, format=kind)
+    assert len([one for one in kaldi(corpus).utterances("train") if not isinstance(one, InputError)]) == 3
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (error,) = (str(one) for one in kaldi(corpus).utterances("train") if isinstance(one, InputError))
+    assert error.startswith(f"{path}: cut short (") and error.endswith("restore or remove it")
+
+
+def test_a_wav_file_written_into_a_pipe_is_whole(corpus):
+    path = corpus / "mine/train/1.wav"
+    content = bytearray(path.read_bytes())
+    content[4:8] = content[40:44] = b"\xff" * 4  # as sox and ffmpeg leave it
+    path.write_bytes(content)
+    assert [u.duration for u in kaldi(corpus).utterances("train")] == [1.0] * 3
+
+
+@pytest.mark.parametrize("place", ["..", "train", "../.."])
+def test_a_root_a_level_or_two_off_is_found_unless_it_has_some_of_the_directories(corpus, place):
+    splits = {split: split for split in ("pretrain", "train", "dev", "test")}
+    (corpus / "mine" / "x").mkdir()
+    expected = [u.id for u in kaldi(corpus, **splits).utterances("train")]
+    root = corpus / "mine" / place if place != "../.." else corpus / "mine/x/y"
+    root.mkdir(exist_ok=True)
+    off = Kaldi("kaldi", str(root), 16000, False, splits)
+    assert [u.id for u in off.utterances("train")] == expected and len(expected) == 3
+    (root / "dev").mkdir()
+    with pytest.raises(InputError, match="train: no such folder for corpus.splits.train; .* holds: .*dev.*; set corp"):
+        list(Kaldi("kaldi", str(root), 16000, False, splits).utterances("train"))
 
 
 def test_names_that_are_no_text_and_links_that_go_in_circles(corpus):

@@ -50,7 +50,7 @@ class OpenSLR(BaseHTTPRequestHandler):
 def corpus(root: Path, **more) -> LibriSpeech:
     settings = {
         "name": "librispeech", "root": str(root), "download_to": "nowhere", "mirror": "", "sample_rate": 16000,
-        "min_duration": 0.1, "splits": {split: [folder] for split, folder in SPLITS.items()},
+        "splits": {split: [folder] for split, folder in SPLITS.items()},
     }  # fmt: skip
     return LibriSpeech(**settings | more)
 

@@ -27,7 +27,7 @@ def sample(librispeech) -> Path:
 
 
 def corpus(root: Path, transcript: str = "phones", dev=DEV, test=TEST) -> Timit:
-    return Timit("timit", str(root), 16000, 0.1, transcript, dev, test)
+    return Timit("timit", str(root), 16000, transcript, dev, test)
 
 
 def split_ids(found: Timit) -> dict[str, list[str]]:
@@ -95,6 +95,21 @@ def test_a_root_of_documentation_alone_says_what_was_looked_for(tmp_path):
     with pytest.raises(InputError, match=r"looked for TRAIN/DR1/<speaker> .*found DOC, README.DOC; set corpus.root"):
         here(tmp_path, 0, 1, "recipe=timit", f"corpus.root={tmp_path}/x/y/TIMIT", tiny=[])
     assert not list(tmp_path.glob("data/timit-*"))
+
+
+def test_a_prompt_that_two_splits_read_is_found_though_their_phones_differ(sample, tmp_path):
+    root = tmp_path / "TIMIT"
+    shutil.copytree(sample, root)
+    for speaker in ("FAEM0", "FBLV0"):  # of dev and of test; the sentence is FVMH0's, of train
+        path = next(root.glob(f"TEST/*/{speaker}/SX*.WAV"))
+        for part in (path, path.with_suffix(".PHN")):
+            part.rename(part.with_stem("SX116"))
+    settings = ["recipe=timit", f"corpus.root={root}", "corpus.dev_speakers=[faem0]", "corpus.test_speakers=[fblv0]"]
+    with pytest.raises(InputError) as error:
+        here(tmp_path, 1, 1, *settings, "arm=none", tiny=[])
+    found = {line.split(";")[0] for line in str(error.value).splitlines()}  # dev and test may
+    pairs = [(a, b) for a in ("pretrain", "train") for b in ("dev", "test")]
+    assert found == {f"{a} and {b} share 1 sentence, such as sx116" for a, b in pairs}
 
 
 def test_speakers_that_a_copy_lacks_are_named_with_those_it_has(sample):

@@ -4,7 +4,8 @@ from omegaconf import OmegaConf
 
 from local.config import make
 
-CHECKS = ("on_error", "allow_overlap")  # settings of every corpus that stage 1 looks at, and no corpus does
+# Settings of every corpus that stage 1 looks at, and no corpus does.
+CHECKS = ("on_error", "allow_overlap", "min_duration", "max_duration")
 
 
 def opened(cfg):

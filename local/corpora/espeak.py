@@ -203,7 +203,6 @@ class Espeak:
     channel: float
     accents: int
     noises: int
-    min_duration: float
 
     def __post_init__(self):
         if not 1 <= self.accents <= len(ACCENTS):

@@ -8,18 +8,30 @@ spk2gender  <speaker> <m or f>                        optional
 """
 
 import logging
+import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-
-import soundfile
 
 from local import audio
 from local.errors import InputError
-from local.manifest import Utterance, read_table
+from local.manifest import Utterance, rows, twice
+from local.roots import located
 
 TABLES = ("utt2spk", "wav.scp", "segments", "text", "spk2gender")
 NEEDED = TABLES[:2]
+# All that is known of an utterance; `known` is not null if wav.scp has its recording, and `path` if that is sound.
+QUERY = """
+    SELECT part.key, part.recording, start, end, "wav.scp".key AS known, path, seconds,
+        utt2spk.value AS speaker, text.value AS text, spk2gender.value AS gender
+    FROM part LEFT JOIN "wav.scp" ON "wav.scp".key = part.recording LEFT JOIN sound ON sound.key = part.recording
+        LEFT JOIN utt2spk ON utt2spk.key = part.key LEFT JOIN text ON text.key = part.key
+        LEFT JOIN spk2gender ON spk2gender.key = utt2spk.value
+    ORDER BY part.key
+"""
 log = logging.getLogger(__name__)
 
 
@@ -34,7 +46,6 @@ class Kaldi:
     root: str
     sample_rate: int
     resample: bool
-    min_duration: float
     splits: dict[str, str | list[str]]
 
     def __post_init__(self):
@@ -53,68 +64,112 @@ class Kaldi:
     def utterances(self, split: str) -> Iterator[Utterance | InputError]:
         """The utterances of a split, with an InputError in place of each one that is broken."""
         for directory in self._directories(split):
+            if not directory.is_dir():
+                present = ", ".join(sorted(path.name for path in self._tree.iterdir() if os.path.isdir(path)))
+                raise InputError(
+                    f"{directory}: no such folder for corpus.splits.{split}; {self._tree} holds: {present or 'none'}; "
+                    "set corpus.root to the folder of your Kaldi data directories"
+                )
             yield from self._of(directory)
 
-    def _directories(self, split: str) -> list[Path]:
+    def _names(self, split: str) -> list[str]:
         names = self.splits[split]
-        return [Path(self.root) / name for name in ([names] if isinstance(names, str) else names)]
+        return [names] if isinstance(names, str) else names
+
+    def _directories(self, split: str) -> list[Path]:
+        return [self._tree / name for name in self._names(split)]
+
+    @cached_property
+    def _tree(self) -> Path:
+        """`root`; a folder near it only where that has none of the directories, for their names are common."""
+        root, names = Path(self.root), {name for split in self.splits for name in self._names(split)}
+        if any(os.path.isdir(root / name) for name in names):
+            return root
+        return located(self.root, lambda path: all(os.path.isdir(path / name) for name in names))
 
     def _of(self, directory: Path) -> Iterator[Utterance | InputError]:
-        tables = {n: read_table(directory / n) if n in NEEDED or (directory / n).exists() else {} for n in TABLES}
-        recordings = {}
-        for key, entry in tables["wav.scp"].items():
-            try:
-                path = audio.path_of(entry)
-                recordings[key] = path, self._seconds(path)
-            except InputError as error:
-                yield error
-        if rates := {rate for _, (_, rate) in recordings.values()} - {self.sample_rate}:
-            log.warning("%s: audio at %s Hz, to be resampled to %d Hz", directory, sorted(rates), self.sample_rate)
-        keys = tables["segments"] or tables["wav.scp"]
-        for table in ("text", "utt2spk"):
-            for key in tables[table].keys() - keys.keys():
-                yield InputError(f"{directory}/{table}: {key} has no audio; remove the line, or add its audio")
-        for key in keys:
-            try:
-                utterance = self._utterance(directory, key, tables, recordings)
-            except InputError as error:
-                yield error
+        with closing(_loaded(directory)) as db:
+            yield from self._sounds(directory, db)
+            segmented = db.execute("SELECT 1 FROM segments").fetchone() is not None
+            if segmented:
+                yield from _parts(directory, db)
             else:
-                if utterance:
-                    yield utterance
+                db.execute('INSERT INTO part SELECT key, key, 0.0, -1.0 FROM "wav.scp"')
+            for table in ("text", "utt2spk"):
+                source = "segments" if segmented else '"wav.scp"'
+                for (key,) in db.execute(f"SELECT key FROM {table} EXCEPT SELECT key FROM {source}"):
+                    yield InputError(f"{directory}/{table}: {key} has no audio; remove the line, or add its audio")
+            db.row_factory = sqlite3.Row
+            for row in db.execute(QUERY):
+                try:
+                    if utterance := _utterance(directory, row, segmented):
+                        yield utterance
+                except InputError as error:
+                    yield error
 
-    def _seconds(self, path: str) -> tuple[float, int]:
-        """Length and sampling rate of a recording."""
-        if not self.resample:
-            return audio.duration(path, self.sample_rate), self.sample_rate
+    def _sounds(self, directory: Path, db: sqlite3.Connection) -> Iterator[InputError]:
+        """Fill in the paths and lengths of all recordings; the errors of those that are broken."""
+        rates = set()
+        for key, entry in db.execute('SELECT key, value FROM "wav.scp"'):
+            try:
+                path = _path(directory, key, entry)
+                rate = audio.header(path).rate if self.resample else self.sample_rate
+                db.execute("INSERT INTO sound VALUES (?, ?, ?)", (key, path, audio.duration(path, rate)))
+                rates.add(rate)
+            except InputError as error:
+                yield error
+        if others := rates - {self.sample_rate}:
+            log.warning("%s: audio at %s Hz, to be resampled to %d Hz", directory, sorted(others), self.sample_rate)
+
+
+def _path(directory: Path, key: str, entry: str) -> str:
+    try:
+        return audio.path_of(entry)
+    except InputError as error:
+        raise InputError(f"{directory}/wav.scp: {key}: {error}") from None
+
+
+def _loaded(directory: Path) -> sqlite3.Connection:
+    """The tables of a directory in a database on disk that nobody else sees: memory does not grow with them."""
+    db = sqlite3.connect("")
+    db.execute("CREATE TABLE sound (key PRIMARY KEY, path, seconds REAL) WITHOUT ROWID")
+    db.execute("CREATE TABLE part (key PRIMARY KEY, recording, start REAL, end REAL) WITHOUT ROWID")
+    for table in TABLES:
+        db.execute(f'CREATE TABLE "{table}" (key PRIMARY KEY, value) WITHOUT ROWID')
+        if table in NEEDED or (directory / table).exists():
+            for number, *row in rows(directory / table):
+                if not db.execute(f'INSERT OR IGNORE INTO "{table}" VALUES (?, ?)', row).rowcount:
+                    raise twice(directory / table, number, row[0])
+    return db
+
+
+def _parts(directory: Path, db: sqlite3.Connection) -> Iterator[InputError]:
+    """Fill in the parts that segments names; the errors of lines that name none."""
+    for key, line in db.execute("SELECT key, value FROM segments"):
         try:
-            rate = soundfile.info(path).samplerate
-        except (soundfile.LibsndfileError, OSError):
-            rate = self.sample_rate
-        return audio.duration(path, rate), rate  # says what is wrong if it cannot be read
+            db.execute("INSERT INTO part VALUES (?, ?, ?, ?)", (key, *_segment(directory, key, line)))
+        except InputError as error:
+            yield error
 
-    def _utterance(self, directory: Path, key: str, tables: dict, recordings: dict) -> Utterance | None:
-        """None if its recording is broken, which has been said."""
-        speaker = tables["utt2spk"].get(key)
-        if speaker is None:
-            raise InputError(f"{directory}/utt2spk: no line for {key}; add its speaker")
-        recording, start, end = key, 0.0, -1.0
-        if tables["segments"]:
-            recording, start, end = _segment(directory, key, tables["segments"][key])
-            if recording not in tables["wav.scp"]:
-                raise InputError(f"{directory}/segments: {key} is of {recording}, which wav.scp lacks; add its audio")
-        if recording not in recordings:
-            return None
-        path, (seconds, _) = recordings[recording]
-        if end > seconds + 0.01 or start >= seconds:
-            raise InputError(
-                f"{directory}/segments: {key} is {start} s to {end} s of {recording}, of {seconds:.2f} s; mend it"
-            )
-        return Utterance(
-            key, speaker, path, (min(end, seconds) if end >= 0 else seconds) - start,
-            " ".join(tables["text"].get(key, "").upper().split()), tables["spk2gender"].get(speaker, ""),
-            recording=recording if tables["segments"] else "", start=start,
-        )  # fmt: skip
+
+def _utterance(directory: Path, row: sqlite3.Row, segmented: bool) -> Utterance | None:
+    """None if its recording is broken, which has been said."""
+    key, recording, start, end, seconds = (row[name] for name in ("key", "recording", "start", "end", "seconds"))
+    if row["speaker"] is None:
+        raise InputError(f"{directory}/utt2spk: no line for {key}; add its speaker")
+    if row["known"] is None:
+        raise InputError(f"{directory}/segments: {key} is of {recording}, which wav.scp lacks; add its audio")
+    if row["path"] is None:
+        return None
+    if end > seconds + 0.01 or start >= seconds:
+        raise InputError(
+            f"{directory}/segments: {key} is {start} s to {end} s of {recording}, of {seconds:.2f} s; mend it"
+        )
+    return Utterance(
+        key, row["speaker"], row["path"], (min(end, seconds) if end >= 0 else seconds) - start,
+        " ".join((row["text"] or "").upper().split()), row["gender"] or "",
+        recording=recording if segmented else "", start=start,
+    )  # fmt: skip
 
 
 def _segment(directory: Path, key: str, line: str) -> tuple[str, float, float]:

@@ -44,7 +44,6 @@ class LibriSpeech:
     download_to: str
     mirror: str
     sample_rate: int
-    min_duration: float
     splits: dict[str, list[str]]
 
     def __post_init__(self):

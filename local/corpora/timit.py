@@ -33,7 +33,6 @@ class Timit:
     name: str
     root: str
     sample_rate: int
-    min_duration: float
     transcript: str
     dev_speakers: list[str]
     test_speakers: list[str]
@@ -89,7 +88,7 @@ class Timit:
         text = " ".join(_labels(files[suffix]))
         text = text.upper() if self.transcript == "words" else text
         seconds = audio.duration(path, self.sample_rate)
-        return Utterance(f"{speaker}_{sentence}", speaker, path, seconds, text, gender=speaker[0])
+        return Utterance(f"{speaker}_{sentence}", speaker, path, seconds, text, gender=speaker[0], sentence=sentence)
 
     @cached_property
     def _tree(self) -> Path:

@@ -4,7 +4,7 @@ from local.config import plain
 from local.corpora import CHECKS, opened
 from local.stage import stage
 
-READING = (*CHECKS, "min_duration", "resample", "sample_rate")  # what stage 1 makes of the audio, not what it is
+READING = (*CHECKS, "resample", "sample_rate")  # what stage 1 makes of the audio, not what it is
 
 
 def _made_from(cfg) -> dict:

@@ -4,7 +4,7 @@ import hashlib
 import logging
 from pathlib import Path
 
-from local import audit, manifest, summary
+from local import audio, audit, manifest, summary
 from local.corpora import opened
 from local.errors import InputError
 from local.ledger import Ledger
@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 def _check(cfg) -> None:
     if cfg.corpus.on_error not in ("stop", "skip"):
         raise InputError(f"corpus.on_error={cfg.corpus.on_error}: expected stop or skip")
+    for name in ("min_duration", "max_duration"):
+        if not isinstance(cfg.corpus[name], int | float):
+            raise InputError(f"corpus.{name}={cfg.corpus[name]}: expected a number of seconds")
     audit.check_allowed(cfg.corpus.allow_overlap)
 
 
@@ -35,15 +38,29 @@ def _audio(cfg, data: Path) -> dict:
     return {"audio": found.hexdigest()}
 
 
+def _language_model(cfg) -> None:
+    """The audit of what language models read: none of the data depends on it, so it is no part of what is done."""
+    if cfg.lm.text is None:
+        return
+    found = audit.shared_with_text(Path(cfg.lm.text), Path(cfg.dirs.data))
+    if errors := audit.leaks(found, cfg.corpus.allow_overlap):
+        raise InputError("\n".join(errors))
+    table = summary.render(summary.overlaps(found, audit.LM_PAIRS, cfg.corpus.allow_overlap))
+    log.info("[%s] prepare: %s\n\n%s", cfg.corpus.name, cfg.lm.text, table)
+
+
 # The root is in no name, for names agree across machines; but another root may hold other audio.
-@stage(writes="data", reads=("audio",), extra=lambda cfg: {"root": cfg.corpus.root}, check=_check, watched=_audio)
+@stage(
+    writes="data", reads=("audio",), extra=lambda cfg: {"root": cfg.corpus.root},
+    check=_check, after=_language_model, watched=_audio,
+)  # fmt: skip
 def run(cfg, partial) -> list[str]:
     corpus = opened(cfg)
     skip, allowed = cfg.corpus.on_error == "skip", cfg.corpus.allow_overlap
     errors, left_out = [], {}
     with Ledger(partial / "ledger.sqlite") as ledger:
         for split in SPLITS:
-            bad, fatal = _fill(ledger, split, corpus, cfg.corpus.min_duration)
+            bad, fatal = _fill(ledger, split, corpus, cfg.corpus.min_duration, cfg.corpus.max_duration)
             left_out[split] = bad
             if next(ledger.rows(split), None) is None and not fatal:
                 found = f"none of its {len(bad)} utterances can be used" if bad else "no utterance"
@@ -59,30 +76,30 @@ def run(cfg, partial) -> list[str]:
         if errors:
             raise InputError("\n".join(errors))
         rows = summary.corpus_rows(ledger, {split: len(bad) for split, bad in left_out.items()})
-    text = summary.render(rows, summary.overlap_rows(overlaps, allowed))
+    text = summary.render(rows, summary.overlaps(overlaps, audit.PAIRS, allowed))
     (partial / "summary.txt").write_text(text, encoding="utf-8")
     log.info("[%s] prepare: what there is\n\n%s", cfg.corpus.name, text)
     for split, bad in left_out.items():
         if bad:
-            log.log(
-                logging.WARNING if split in audit.HELD_OUT else logging.INFO,
-                "%s: %d utterances are left out, for corpus.on_error=skip: %s/%s/left_out says which and why",
-                split, len(bad), cfg.dirs.data, split,
-            )  # fmt: skip
+            audit.tell_left_out(split, len(bad), Path(cfg.dirs.data, split, "left_out"))
     return corpus.transcripts()
 
 
-def _fill(ledger: Ledger, split: str, corpus, min_duration: float) -> tuple[list[str], list[str]]:
-    """Add a split's good utterances to the ledger; what is wrong with each of the others, and with the split."""
+def _fill(ledger: Ledger, split: str, corpus, *durations: float) -> tuple[list[str], list[str]]:
+    """Add a split's good utterances, of least and greatest duration `durations`, to the ledger.
+
+    Returns what is wrong with each of the others, and with the split.
+    """
     bad = []
     try:
         for found in corpus.utterances(split):
             try:
                 if isinstance(found, InputError):
                     raise found
-                if lines := list(manifest.problems(found, min_duration, labeled=split != "pretrain")):
+                if lines := list(manifest.problems(found, *durations, labeled=split != "pretrain")):
                     raise InputError("\n".join(lines))
-                if not ledger.add(split, found, *audit.header(found.audio)):
+                header = audio.header(found.audio)
+                if not ledger.add(split, found, header.rate, header.digest):
                     raise InputError(f"{found.id}: duplicate utterance id ({found.audio}); ids must be unique")
             except InputError as error:
                 bad.append("\n".join(map(manifest.printable, str(error).splitlines())))

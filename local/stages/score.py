@@ -12,11 +12,11 @@ from local.text import fold
 log = logging.getLogger(__name__)
 
 
-@stage(writes="score", reads=("decode", "data"))
+@stage(writes="score", reads=("decode", "data", "features"))
 def run(cfg, partial) -> None:
     scoring = plain(cfg, "units")["scoring"]
     for split in cfg.decoder.splits:
-        utterances = manifest.read(Path(cfg.dirs.data) / split)
+        utterances = manifest.read_archived(Path(cfg.dirs.data) / split, Path(cfg.dirs.features) / split)
         references = {u.id: fold(u.text, scoring) for u in utterances}
         lines = (Path(cfg.dirs.decode) / split / "text").read_text(encoding="utf-8").splitlines()
         hypotheses = {key: fold(text, scoring) for key, _, text in (line.partition(" ") for line in lines)}
