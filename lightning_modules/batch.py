@@ -17,13 +17,22 @@ ROUND = 16  # frames to which T is rounded up
 
 
 class Batch(NamedTuple):
-    """`features` [B, T, D], zero behind each of `lengths` [B]; `labels` [B, L] with `label_lengths` [B], if any."""
+    """`features` [B, T, D], zero behind each of `lengths` [B]; `labels` [B, L] with `label_lengths` [B], if any.
+
+    `target` [B, T, D] are the clean features where `features` were corrupted.
+    """
 
     ids: list[str]
     features: torch.Tensor
     lengths: torch.Tensor
     labels: torch.Tensor | None = None
     label_lengths: torch.Tensor | None = None
+    target: torch.Tensor | None = None
+
+    @property
+    def clean(self) -> torch.Tensor:
+        """What is to be reconstructed, [B, T, D]."""
+        return self.features if self.target is None else self.target
 
 
 def seed_of(*what: object) -> int:
@@ -88,20 +97,15 @@ class Batcher:
     def cut(self, indices: list[int], generator: torch.Generator | None) -> Batch:
         """One batch; excerpts begin at random if there is a generator."""
         index = torch.tensor(indices)
-        lengths, offsets = self.lengths[index], self.data.offsets[index]
+        lengths = self.lengths[index]
+        begin = torch.zeros_like(lengths)
         if generator is not None:
             spare = self.data.lengths[index] - lengths
-            offsets = offsets + (torch.rand(len(index), generator=generator) * (spare + 1)).long()
-        frames = -(-int(lengths.max()) // ROUND) * ROUND
-        device = self.data.frames.device
-        lengths, offsets = lengths.to(device), offsets.to(device)
-        inside = padding_mask(lengths, frames)
-        place = offsets[:, None] + torch.arange(frames, device=device) * inside
-        features = self.data.frames.index_select(0, place.flatten()).view(*place.shape, -1).float()
-        features *= inside[:, :, None]  # in place: three times as fast as a gather and a copy
-        ids = [self.data.ids[i] for i in indices]
+            begin = (torch.rand(len(index), generator=generator) * (spare + 1)).long()
+        features, lengths, target = self.features(index, begin, lengths, generator)
+        ids, device = [self.data.ids[i] for i in indices], features.device
         if self.labels is None:
-            return Batch(ids, features, lengths)
+            return Batch(ids, features, lengths, target=target)
         labels = [torch.tensor(self.labels[i]) for i in indices]
         return Batch(
             ids,
@@ -110,3 +114,16 @@ class Batcher:
             torch.nn.utils.rnn.pad_sequence(labels, batch_first=True).to(device),
             torch.tensor([len(one) for one in labels], device=device),
         )
+
+    def features(
+        self, index: torch.Tensor, begin: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Features, lengths and target of a batch: `lengths` [B] frames of utterances `index` [B] from `begin` [B]."""
+        frames = -(-int(lengths.max()) // ROUND) * ROUND
+        device = self.data.frames.device
+        lengths, offsets = lengths.to(device), (self.data.offsets[index] + begin).to(device)
+        inside = padding_mask(lengths, frames)
+        place = offsets[:, None] + torch.arange(frames, device=device) * inside
+        features = self.data.frames.index_select(0, place.flatten()).view(*place.shape, -1).float()
+        features *= inside[:, :, None]  # in place: three times as fast as a gather and a copy
+        return features, lengths, None

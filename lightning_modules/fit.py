@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_modules import checkpoint
+from lightning_modules.augmentation import Audio, AudioBatcher
 from lightning_modules.batch import Batcher
 from lightning_modules.datamodule import DataModule
 from lightning_modules.history import History
@@ -31,18 +32,24 @@ def device(accelerator: str) -> torch.device:
 
 
 def place(data: Frames, accelerator: str) -> Frames:
-    """An archive on the training device, in half precision on a GPU."""
+    """An archive on the training device; its frames in half precision on a GPU, its audio as it is."""
     where = device(accelerator)
     if where.type == "cpu" and accelerator not in ("auto", "cpu"):
         raise InputError(f"trainer.accelerator={accelerator}, but no such device is found; use auto or cpu")
-    return data if where.type == "cpu" else data.map(lambda frames: frames.to(where, torch.float16))
+    kind = torch.float16 if data.frames.is_floating_point() else data.frames.dtype
+    return data if where.type == "cpu" else data.map(lambda frames: frames.to(where, kind))
 
 
-def batcher(module: Training, data: Frames, labels: list | None = None, crop: bool = True) -> Batcher:
-    """Batches of the size that the module's settings ask for."""
-    frames = round(module.batch_seconds / data.frame_shift)
-    longest = round(module.crop_seconds / data.frame_shift) if crop and module.crop_seconds else None
-    return Batcher(data, frames, module.seed, crop=longest, labels=labels)
+def batcher(
+    module: Training, data: Frames, labels: list | None = None, crop: bool = True, audio: Audio | None = None
+) -> Batcher:
+    """Batches of the size that the module's settings ask for; of `audio`, augmented as they say."""
+    frame_shift = audio.extractor.frame_shift if audio else data.frame_shift
+    frames = round(module.batch_seconds / frame_shift)
+    longest = round(module.crop_seconds / frame_shift) if crop and module.crop_seconds else None
+    if audio:
+        return AudioBatcher(data, frames, module.seed, longest, labels, audio, module.augmentation)
+    return Batcher(data, frames, module.seed, longest, labels)
 
 
 class _Kept(ModelCheckpoint):

@@ -11,7 +11,8 @@ class Training(pl.LightningModule):
     """A module trained for a fixed number of updates with AdamW, warm-up and linear decay.
 
     `updates` and `check_every` count updates, `warmup` is a share of them, `batch_seconds` is the audio in one
-    update and `crop_seconds` the longest excerpt of an utterance. Masks and dropout are drawn from (seed, step),
+    update and `crop_seconds` the longest excerpt of an utterance; `augmentation` says how stored audio is changed in
+    training (lightning_modules/augmentation.py). Masks and dropout are drawn from (seed, step),
     so a resumed training needs no random states. `monitor` names the validation metric that chooses the checkpoint.
     """
 
@@ -29,11 +30,12 @@ class Training(pl.LightningModule):
         check_every: int,
         precision: str,
         crop_seconds: float | None = None,
+        augmentation: dict | None = None,
     ) -> None:
         super().__init__()
         self.name, self.seed, self.updates, self.check_every = name, seed, updates, check_every
         self.learning_rate, self.warmup, self.precision_name = learning_rate, warmup, precision
-        self.batch_seconds, self.crop_seconds = batch_seconds, crop_seconds
+        self.batch_seconds, self.crop_seconds, self.augmentation = batch_seconds, crop_seconds, augmentation
         torch.manual_seed(seed_of(seed, "initialization"))  # before a subclass makes its layers
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

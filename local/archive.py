@@ -1,8 +1,10 @@
 """Archives of frames: Kaldi's ark and scp, readable by Kaldi, ESPnet, kaldiio and lhotse.
 
     feats.<n>.ark  feats.scp     float32 matrices [frames, width], raw
+    wav.<n>.ark    wav.scp       16-bit audio, if `features.store` says so
     cmvn.<n>.ark   cmvn.scp      by utterance, Kaldi's [2, width + 1]: sums and count, sums of squares
     utt2num_frames utt2spk       as in Kaldi
+    left_out                     a line for each utterance that is not in it and why, if any
     frame_shift                  seconds from one frame to the next; written last
 
 CMVN is applied when an archive is read.
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import BinaryIO
 
 import kaldiio
 import numpy as np
@@ -40,10 +43,7 @@ class Writer:
 
     def __enter__(self) -> "Writer":
         self.partial.mkdir(parents=True, exist_ok=True)
-        self.arks = {
-            name: open(self._aside(f"{name}.{self.number}.ark"), "wb")  # noqa: SIM115
-            for name in ("feats", "cmvn")
-        }
+        self.arks: dict[str, BinaryIO] = {}
         self.tables: dict[str, list[str]] = {"utt2num_frames": []}
         return self
 
@@ -59,19 +59,32 @@ class Writer:
         for name in names:
             self._aside(name).rename(self.partial / name)
 
+    def leave_out(self, lines: list[str]) -> None:
+        """Record what is wrong with utterances that are not written, a line each."""
+        if lines:
+            self.tables["left_out"] = [f"{line}\n" for line in lines]
+
     def _aside(self, name: str) -> Path:
         """The process is named, for one that a killed run left must not write into the files of the next."""
         return self.partial / f"{name}.{os.getpid()}.tmp"
 
-    def write(self, key: str, frames: np.ndarray, speaker: str, **more: str) -> None:
-        """Append one utterance's frames [frames, width]; `more` goes into tables of these names."""
+    def write(
+        self, key: str, frames: np.ndarray, speaker: str, audio: tuple[int, np.ndarray] | None = None, **more: str
+    ) -> None:
+        """Append one utterance's frames [frames, width]; `more` goes into tables of these names.
+
+        `audio`, if it is to be stored, are its sample rate in Hz and its samples [N], int16.
+        """
         double = frames.astype(np.float64)
         sums = np.zeros((2, frames.shape[1] + 1))
         sums[0, :-1], sums[1, :-1], sums[0, -1] = double.sum(0), np.einsum("tw,tw->w", double, double), len(frames)
-        for name, matrix in (("feats", np.ascontiguousarray(frames, dtype=np.float32)), ("cmvn", sums)):
+        stored = {"feats": np.ascontiguousarray(frames, dtype=np.float32), "cmvn": sums}
+        for name, value in (stored | ({"wav": audio} if audio else {})).items():
+            if name not in self.arks:
+                self.arks[name] = open(self._aside(f"{name}.{self.number}.ark"), "wb")  # noqa: SIM115
             file = self.arks[name]
             offset = file.tell() + len(key) + 1  # Kaldi's offsets point behind the key
-            kaldiio.save_ark(file, {key: matrix})
+            kaldiio.save_ark(file, {key: value})
             more[f"{name}.scp"] = f"{self.final / name}.{self.number}.ark:{offset}"
         for name, value in {"utt2num_frames": len(frames), "utt2spk": speaker, **more}.items():
             self.tables.setdefault(name, []).append(f"{key} {value}\n")
@@ -136,6 +149,12 @@ def frame_shift(directory: Path) -> float:
     return float((directory / "frame_shift").read_text(encoding="utf-8"))
 
 
+def lengths(directory: Path, ids: list[str]) -> list[int]:
+    """The frames of each of an archive's utterances `ids`."""
+    table = read_table(directory / "utt2num_frames")
+    return [int(table[key]) for key in ids]
+
+
 def read(directory: Path, cmvn: str, ids: list[str] | None = None) -> Frames:
     """Read an archive, or its utterances `ids` in that order, and normalize each dimension to mean 0, variance 1.
 
@@ -146,7 +165,7 @@ def read(directory: Path, cmvn: str, ids: list[str] | None = None) -> Frames:
     lengths, speakers = read_table(directory / "utt2num_frames"), read_table(directory / "utt2spk")
     reader = Reader(directory / "feats.scp")
     ids = list(reader.places) if ids is None else ids
-    width = reader.width(ids[0])
+    width = reader.shape(ids[0])[1]
     counts = torch.tensor([int(lengths.get(key, 0)) for key in ids])
     offsets = torch.cumsum(counts, 0) - counts
     normalize = _normalizer(directory, cmvn, speakers)
@@ -158,6 +177,31 @@ def read(directory: Path, cmvn: str, ids: list[str] | None = None) -> Frames:
         part -= mean
         part /= deviation
     return Frames(ids, [speakers[key] for key in ids], frames, offsets, counts, frame_shift(directory))
+
+
+def read_audio(directory: Path, ids: list[str], sample_rate: int) -> Frames:
+    """The stored samples of utterances `ids`, as frames [N, 1], int16, a sample each.
+
+    Zeros follow, so that from each utterance's beginning a stretch as long as the longest can be cut out. Raises
+    InputError if the archive stores none.
+    """
+    if not (directory / "wav.scp").exists():
+        raise InputError(f"{directory}: no stored audio there, which augmentation needs; set features.store=audio")
+    reader = Reader(directory / "wav.scp")
+    counts = torch.tensor([reader.shape(key)[0] for key in ids])
+    offsets = torch.cumsum(counts, 0) - counts
+    samples = torch.zeros(int(counts.sum() + counts.max()), 1, dtype=torch.int16)
+    for key, start, count in zip(ids, offsets.tolist(), counts.tolist(), strict=True):
+        reader.into(key, samples[start : start + count].numpy())
+    speakers = read_table(directory / "utt2spk")
+    return Frames(ids, [speakers[key] for key in ids], samples, offsets, counts, 1 / sample_rate)
+
+
+def moments(directory: Path, cmvn: str, ids: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean and the deviation that `read` normalizes each utterance by, [U, 1, width]; [U, 1, 1] for `none`."""
+    normalize = _normalizer(directory, cmvn, read_table(directory / "utt2spk"))
+    pairs = zip(*map(normalize, ids), strict=True)
+    return tuple(torch.from_numpy(np.array(each, np.float32)).view(len(ids), 1, -1) for each in pairs)
 
 
 def statistics(directory: Path) -> tuple[np.ndarray, np.ndarray]:

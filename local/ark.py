@@ -1,4 +1,4 @@
-"""Kaldi's ark files, read at random."""
+"""Kaldi's ark files, of matrices and of 16-bit audio, read at random."""
 
 import os
 import struct
@@ -12,10 +12,14 @@ from local.manifest import read_table
 OPEN = 256  # files that a reader keeps open
 HEADER = struct.Struct("<5sbibi")  # of a binary matrix: its kind, then 4 and the rows, 4 and the columns
 KINDS = {b"\0BFM ": np.float32, b"\0BDM ": np.float64}
+WAV = struct.Struct("<4s36xI")  # of mono audio, as kaldiio writes it: RIFF, and the bytes of the samples
 
 
 class Reader:
-    """Random access to the matrices of an scp file: one seek each, in ark files that stay open."""
+    """Random access to the matrices of an scp file: one seek each, in ark files that stay open.
+
+    Audio is read as a matrix of one column, int16.
+    """
 
     def __init__(self, scp: Path) -> None:
         self.scp, self.places, self.files = scp, read_table(scp), {}
@@ -27,12 +31,12 @@ class Reader:
         self._fill(matrix, file, offset, key)
         return matrix
 
-    def width(self, key: str) -> int:
-        """The columns of one utterance's matrix."""
-        return self._find(key)[2][1]
+    def shape(self, key: str) -> tuple[int, int]:
+        """Rows and columns of one utterance's matrix."""
+        return self._find(key)[2]
 
     def into(self, key: str, out: np.ndarray) -> None:
-        """Read one utterance's float32 matrix into `out`, without a copy."""
+        """Read one utterance's matrix into `out`, of its shape and type, without a copy."""
         file, offset, shape, kind = self._find(key)
         if shape != out.shape or kind != out.dtype:
             raise InputError(
@@ -51,10 +55,12 @@ class Reader:
                 self.files.pop(next(iter(self.files))).close()
             self.files[path] = open(path, "rb", buffering=0)  # noqa: SIM115
         file, offset = self.files[path].fileno(), int(offset)
-        header = os.pread(file, HEADER.size, offset)
+        header = os.pread(file, WAV.size, offset)
+        if header[:4] == b"RIFF" and len(header) == WAV.size:
+            return file, offset + WAV.size, (WAV.unpack(header)[1] // 2, 1), np.int16
         if header[:5] not in KINDS or len(header) < HEADER.size:
             raise InputError(f"{self.places[key]}: no binary matrix of {key} there; run the stage that wrote it again")
-        _, _, rows, _, columns = HEADER.unpack(header)
+        _, _, rows, _, columns = HEADER.unpack_from(header)
         return file, offset + HEADER.size, (rows, columns), KINDS[header[:5]]
 
     def _fill(self, matrix: np.ndarray, file: int, offset: int, key: str) -> None:

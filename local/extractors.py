@@ -1,7 +1,7 @@
 """From samples to frames, one class for each `features`; SpeechBrain's where it has them.
 
 Windows are centered: frame t is around sample t * hop, with zeros beyond both ends. Each extractor takes samples [N]
-and gives [1 + N // hop, width].
+and gives [1 + N // hop, width]; or a batch of them on any device, where padding changes no frame.
 """
 
 from functools import cached_property
@@ -24,7 +24,15 @@ class Extractor:
         import torch
 
         with torch.inference_mode():
-            return self.frames(torch.from_numpy(samples)[None])[0].numpy()
+            frames = torch.tensor([1 + len(samples) // self.hop])
+            return self.frames(torch.from_numpy(samples)[None], frames)[0].numpy()
+
+    def frames(self, samples, lengths):
+        """Samples [B, N], zero behind each utterance, to frames [B, 1 + N // hop, width].
+
+        `lengths` [B] are the utterances' own in frames; what lies behind them is undefined.
+        """
+        raise NotImplementedError
 
 
 class Fbank(Extractor):
@@ -35,26 +43,44 @@ class Fbank(Extractor):
         self.n_mels = n_mels
 
     @cached_property
-    def frames(self):
-        """SpeechBrain's module."""
+    def module(self):
+        """SpeechBrain's."""
         from speechbrain.lobes.features import Fbank
 
         return Fbank(**self.stft, n_mels=self.n_mels)
 
+    def frames(self, samples, lengths):
+        """See the base."""
+        from speechbrain.processing.features import spectral_magnitude
 
-class MFCC(Extractor):
+        power = spectral_magnitude(self.module.compute_STFT(samples))
+        # A window centered behind the end may reach back into the utterance, and must not be its highest.
+        return self.module.compute_fbanks(power.mul_((_steps(power) < lengths[:, None])[:, :, None]))
+
+
+class MFCC(Fbank):
     """Mel-frequency cepstral coefficients of such filterbanks, with first and second derivatives over 5 frames."""
 
     def __init__(self, n_mels: int, n_mfcc: int, **stft: int) -> None:
-        super().__init__(**stft)
-        self.n_mels, self.n_mfcc = n_mels, n_mfcc
+        super().__init__(n_mels, **stft)
+        self.n_mfcc = n_mfcc
 
     @cached_property
-    def frames(self):
-        """SpeechBrain's module."""
+    def module(self):
+        """SpeechBrain's."""
         from speechbrain.lobes.features import MFCC
 
         return MFCC(**self.stft, n_mels=self.n_mels, n_mfcc=self.n_mfcc, deltas=True, context=False)
+
+    def frames(self, samples, lengths):
+        """See the base; for the derivatives, an utterance's last frame goes on behind its end."""
+        import torch
+
+        found = [self.module.compute_dct(super().frames(samples, lengths))]
+        last = torch.minimum(_steps(found[0]), lengths[:, None] - 1)[:, :, None].expand_as(found[0])
+        for _ in range(2):
+            found.append(self.module.compute_deltas(found[-1].gather(1, last)))
+        return torch.cat(found, 2)
 
 
 class Spectrogram(Extractor):
@@ -67,8 +93,8 @@ class Spectrogram(Extractor):
 
         return STFT(**self.stft, n_fft=self.window)
 
-    def frames(self, samples):
-        """Samples [1, N] to frames [1, T, 1 + window // 2]."""
+    def frames(self, samples, lengths):
+        """See the base."""
         from speechbrain.processing.features import spectral_magnitude
 
         return spectral_magnitude(self.transform(samples), log=True)
@@ -77,9 +103,16 @@ class Spectrogram(Extractor):
 class Waveform(Extractor):
     """The samples themselves, `win_length` of them in a frame."""
 
-    def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """The frames of one utterance."""
-        padded = np.pad(samples, (self.window // 2, self.window))
-        return np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop][
-            : 1 + len(samples) // self.hop
-        ]
+    def frames(self, samples, lengths):
+        """See the base."""
+        from torch.nn.functional import pad
+
+        windows = pad(samples, (self.window // 2, self.window)).unfold(1, self.window, self.hop)
+        return windows[:, : 1 + samples.shape[1] // self.hop].contiguous()
+
+
+def _steps(frames):
+    """The number of each of frames [B, T, width], [1, T]."""
+    import torch
+
+    return torch.arange(frames.shape[1], device=frames.device)[None]

@@ -17,7 +17,7 @@ from rich.progress import track
 
 from local import audio, manifest
 from local.archive import Writer, join, joined
-from local.audit import audio_leaks, digest, flac_header
+from local.audit import audio_leaks, digest, tell_left_out
 from local.config import make
 from local.errors import InputError
 from local.samples import CLIPPED, check
@@ -28,8 +28,13 @@ log = logging.getLogger(__name__)
 SHARD = 200  # utterances
 
 
-def extract_shard(extractor: dict, resample: bool, utterances: list[manifest.Utterance], writer: Writer) -> None:
-    """Write one shard; raises InputError with a line for each file that holds no speech, and writes nothing then."""
+def extract_shard(
+    extractor: dict, resample: bool, skip: bool, store: str, utterances: list[manifest.Utterance], writer: Writer
+) -> None:
+    """Write one shard. What holds no speech gets a line, in its table `left_out` if that is to `skip`.
+
+    Raises InputError with these lines if it is not, and writes nothing then.
+    """
     extract, errors = make(extractor), []
     with writer:
         for utterance in utterances:
@@ -38,25 +43,29 @@ def extract_shard(extractor: dict, resample: bool, utterances: list[manifest.Utt
                 samples = audio.read(utterance.audio, extract.sample_rate, *part, resample=resample)
                 clipped = check(utterance, samples, extract.sample_rate, extract.frame_shift)
             except InputError as error:
-                errors.append(str(error))
+                errors.append(f"{utterance.id} in {error}" if utterance.recording else str(error))
                 continue
             more = {}
-            if utterance.recording or not flac_header(utterance.audio)[1]:  # stage 1 has the others'
+            if utterance.recording or not audio.header(utterance.audio).digest:  # stage 1 has the others'
                 more["audio_digest"] = digest(samples)
             if clipped > CLIPPED * len(samples):
                 more["clipped"] = f"{clipped / len(samples):.4f} {utterance.audio}"
-            writer.write(utterance.id, extract(samples), utterance.speaker, **more)
-        if errors:
+            stored = (extract.sample_rate, audio.sixteen_bit(samples)) if store == "audio" else None
+            writer.write(utterance.id, extract(samples), utterance.speaker, stored, **more)
+        if errors and not skip:
             raise InputError("\n".join(errors))
+        writer.leave_out(errors)
 
 
 def extract(
     data: Path, splits: list[str], extractor: dict, partial: Path, final: Path, workers: int,
-    resample: bool = False, allow_overlap: tuple[str, ...] = (),
+    resample: bool = False, allow_overlap: tuple[str, ...] = (), skip: bool = False, store: str = "frames",
 ) -> None:  # fmt: skip
     """Compute the archives of `splits` into `partial`, with `final` in their scp files, where they are not yet.
 
-    Raises InputError with a line for each bad file, or for each pair of splits that share audio and should not.
+    What they `store` are frames, or audio too, in 16 bits, for training that augments it. Raises InputError with a line
+    for each bad file, or for each pair of splits that share audio and should not. With `skip` bad files are left out,
+    and an error only where nothing is left of a split.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload(["speechbrain.lobes.features", "local.features"])
@@ -67,7 +76,7 @@ def extract(
         for split in splits:
             out, failed = partial / split, len(errors)
             left = _left(data / split, out, final / split)
-            jobs = (pool.submit(extract_shard, extractor, resample, *shard_and_writer) for shard_and_writer in left)
+            jobs = (pool.submit(extract_shard, extractor, resample, skip, store, *todo) for todo in left)
             for job in track(_ahead(jobs, 2 * workers), f"features of {split}", _count(data / split, out)):
                 try:
                     job.result()
@@ -75,7 +84,7 @@ def extract(
                     errors.append(str(error))
             if len(errors) == failed:
                 join(out, make(extractor).frame_shift)
-                _warn_of_clipping(out, final / split / "clipped")
+                errors += _shown(out, final / split)
     places = {split: [data / split, partial / split] for split in splits}
     if errors := errors or audio_leaks(places, allow_overlap, partial / "ledger.tmp"):
         raise InputError("\n".join(errors))
@@ -135,9 +144,16 @@ def _lines(path: Path) -> int:
         return sum(1 for _ in lines)
 
 
-def _warn_of_clipping(out: Path, final: Path) -> None:
-    if (out / final.name).exists():
+def _shown(out: Path, final: Path) -> list[str]:
+    """Log what is left out of an archive and what is clipped; if nothing is left, the errors to report."""
+    if not (out / "utt2num_frames").stat().st_size:
+        bad = (out / "left_out").read_text(encoding="utf-8").splitlines()
+        return [*bad, f"{out.name}: none of its {len(bad)} utterances can be used; mend them, or choose other audio"]
+    if (out / "left_out").exists():
+        tell_left_out(out.name, _lines(out / "left_out"), final / "left_out")
+    if (out / "clipped").exists():
         log.warning(
-            "%s: %d of %d utterances have more than %g %% of their samples at full scale, see %s",
-            out.name, _lines(out / final.name), _lines(out / "utt2spk"), 100 * CLIPPED, final,
+            "%s: %d of %d utterances have more than %g %% of their samples at full scale, see %s/clipped",
+            out.name, _lines(out / "clipped"), _lines(out / "utt2spk"), 100 * CLIPPED, final,
         )  # fmt: skip
+    return []

@@ -64,6 +64,12 @@ def whole(folder: Path, *settings: str) -> str:
     return "".join(recipe(folder, f"stage={a}", f"stop_stage={b}", *settings) for a, b in STEPS)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems() -> None:
+    """As before each test, for a test file may import SpeechBrain."""
+    pytest_runtest_setup()
+
+
 def pytest_runtest_setup() -> None:
     """Hypothesis looks at every loaded module, at which SpeechBrain's lazy ones import what is not installed."""
     for name, module in list(sys.modules.items()):

@@ -140,8 +140,9 @@ def test_the_same_audio_under_another_name_in_dev_is_an_error_unless_it_is_allow
         kaldi_directory(tmp_path / split, 3, first=3 * first)
     twins = [tmp_path / split / f"{number}.wav" for number, split in enumerate(splits)]
     twins[1].write_bytes(twins[0].read_bytes())
-    with pytest.raises(InputError, match=f"^{' and '.join(splits)} share 1 audio, such as [^\n]*=.{pair}-audio"):
-        extract(tmp_path, splits, FBANK, tmp_path / "out", tmp_path / "out", 1)
+    for skip in (False, True):
+        with pytest.raises(InputError, match=f"^{' and '.join(splits)} share 1 audio, such as [^\n]*=.{pair}-audio"):
+            extract(tmp_path, splits, FBANK, tmp_path / "out", tmp_path / "out", 1, skip=skip)
     extract(tmp_path, splits, FBANK, tmp_path / "allowed", tmp_path / "allowed", 1, allow_overlap=(f"{pair}-audio",))
     assert all((tmp_path / "allowed" / split / "frame_shift").exists() for split in splits)
 
@@ -222,23 +223,28 @@ from pathlib import Path
 import local.features
 local.features.SHARD = 10
 if __name__ == "__main__":
-    data, out = map(Path, sys.argv[1:])
-    local.features.extract(data, ["dev", "train"], {FBANK}, out, Path("final"), 2)
+    data, out = map(Path, sys.argv[1:3])
+    more = {"skip": True, "store": "audio"}
+    local.features.extract(data, ["dev", "train"], {FBANK}, out, Path("final"), int(sys.argv[3]), **more)
 """
 
 
 def test_killed_it_goes_on_behind_its_finished_shards_and_ends_in_the_same_bytes(tmp_path):
+    broken = (*range(0, 30, 3), 4)  # all of a split's first shard, and one of its third
     for number, split in enumerate(("dev", "train")):
-        kaldi_directory(tmp_path / split, 60, first=60 * number)
+        paths = kaldi_directory(tmp_path / split, 60, first=60 * number)
+        for i in broken:
+            soundfile.write(paths[i], np.zeros(4800), 16000)
     script = tmp_path / "small_shards.py"
     script.write_text(SMALL_SHARDS.replace("{FBANK}", repr(FBANK)))
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
 
-    def start(out: Path) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, script, tmp_path, out], env=environment, start_new_session=True)
+    def start(out: Path, workers: int = 2) -> subprocess.Popen:
+        command = [sys.executable, script, tmp_path, out, str(workers)]
+        return subprocess.Popen(command, env=environment, start_new_session=True)
 
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    assert start(calm).wait() == 0
+    assert start(calm, workers=1).wait() == 0
     for pieces in (2, 8):  # within dev, and within train
         process = start(killed)
         while len(list(killed.glob("*/feats.?.ark"))) < pieces:
@@ -246,12 +252,17 @@ def test_killed_it_goes_on_behind_its_finished_shards_and_ends_in_the_same_bytes
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    whole = [killed / f"{p.parent.name}/feats.{p.suffix[1:]}.ark" for p in killed.glob("*/utt2num_frames.?")]
+    whole = [path.with_name(f"feats{path.suffix}.ark") for path in killed.glob("*/utt2num_frames.?")]
+    whole = [path for path in whole if path.exists()]  # of a shard in which nothing is left there is none
     before = {path: path.stat().st_mtime_ns for path in [*whole, *killed.glob("dev/feats.?.ark")]}
     assert not (killed / "train/frame_shift").exists(), "killed too late to show anything"
     assert start(killed).wait() == 0
     assert len(before) >= 6 and all(path.stat().st_mtime_ns == then for path, then in before.items())
     assert files(killed) == files(calm)
+    for split in ("dev", "train"):
+        lines = (killed / split / "left_out").read_text().splitlines()
+        assert [line.split(": ")[0] for line in lines] == [f"{tmp_path}/{split}/{i}.wav" for i in broken]
+        assert len(Reader(killed / split / "feats.scp").places) == 60 - len(broken)
 
 
 @pytest.mark.parametrize("left", ["pieces", "tables", "complete"])

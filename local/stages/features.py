@@ -4,15 +4,21 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from local.errors import InputError
 from local.features import extract
 from local.stage import stage
 
 
-@stage(writes="features", reads=("data",), resumes=True)
+def _check(cfg) -> None:
+    if cfg.features.store not in ("frames", "audio"):
+        raise InputError(f"features.store={cfg.features.store}; expected frames, or audio to store that too")
+
+
+@stage(writes="features", reads=("data",), check=_check, resumes=True)
 def run(cfg, partial) -> None:
     splits = sorted(p.name for p in Path(cfg.dirs.data).iterdir() if (p / "wav.scp").exists())
     extract(
         Path(cfg.dirs.data), splits, OmegaConf.to_container(cfg.features.extractor),
         partial, Path(cfg.dirs.features), cfg.machine.workers, cfg.corpus.get("resample", False),
-        tuple(cfg.corpus.allow_overlap),
+        tuple(cfg.corpus.allow_overlap), cfg.corpus.on_error == "skip", cfg.features.store,
     )  # fmt: skip

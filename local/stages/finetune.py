@@ -4,6 +4,8 @@ import json
 import logging
 from pathlib import Path
 
+from local import augmentation
+from local.config import make, plain
 from local.frontend import checkpoint_path, source
 from local.labels import subset
 from local.stage import cell_name, stage
@@ -12,41 +14,56 @@ from local.text import aligned, encode_all, feasibility
 log = logging.getLogger(__name__)
 
 
-@stage(writes="finetune", reads=("data", "features", "bottleneck"), resumes=True)
-def run(cfg, partial) -> None:
+@stage(
+    writes="finetune", reads=("data", "features", "bottleneck"),
+    check=lambda cfg: augmentation.check(cfg, "recognizer"), resumes=True,
+)  # fmt: skip
+def run(cfg, partial) -> list[str]:
+    from lightning_modules.augmentation import Audio
     from lightning_modules.fit import batcher, fit, place
     from local import archive, logger, manifest
-    from local.config import plain
 
     directory, cmvn = source(cfg)
     texts = {
-        "train": subset(manifest.read(Path(cfg.dirs.data) / "train"), cfg.labels.hours, cfg.labels.seed),
-        "dev": manifest.read(Path(cfg.dirs.data) / "dev"),
+        split: manifest.read_archived(Path(cfg.dirs.data) / split, Path(cfg.dirs.features) / split)
+        for split in ("train", "dev", "test")
     }
+    texts["train"] = subset(texts["train"], cfg.labels.hours, cfg.labels.seed)
     units = [plain(cfg, "units")[key] for key in ("inventory", "folding")]
-    encode_all(manifest.read(Path(cfg.dirs.data) / "test"), *units)  # or its errors could not be avoided
-    frames, labels = {}, {}
-    for split, utterances in texts.items():
-        frames[split] = archive.read(directory / split, cmvn, [u.id for u in utterances])
-        labels[split] = encode_all(utterances, *units)
-    input_stride = round(frames["train"].frame_shift / archive.frame_shift(Path(cfg.dirs.features) / "train"))
-    stride = cfg.recognizer.stride // input_stride
-    lengths = frames["train"].lengths.tolist()
-    log.info("[%s] finetune: %s", cell_name(cfg), feasibility(labels["train"], lengths, input_stride))
-    kept = aligned(labels["train"], lengths, stride)
+    encode_all(texts.pop("test"), *units)  # or its errors could not be avoided
+    labels = {split: encode_all(utterances, *units) for split, utterances in texts.items()}
+    ids = {split: [u.id for u in utterances] for split, utterances in texts.items()}
+    asked = augmentation.asked(cfg, "recognizer")
+    audio = Audio(directory / "train", cmvn, make(plain(cfg, "features")["extractor"])) if asked else None
+    dev = archive.read(directory / "dev", cmvn, ids["dev"])
+    train = audio.read(ids["train"]) if audio else archive.read(directory / "train", cmvn, ids["train"])
+    input_stride = round(dev.frame_shift / archive.frame_shift(Path(cfg.dirs.features) / "train"))
+    kept = _aligned(cfg, ids["train"], labels["train"], input_stride)
     dropped = len(labels["train"]) - len(kept)
-    frames["train"], labels["train"] = frames["train"].select(kept), [labels["train"][i] for i in kept]
-    module, settings = _recognizer(cfg, frames["train"].width, input_stride)
-    train, dev = (
-        batcher(module, place(frames[split], cfg.trainer.accelerator), labels[split], crop=False) for split in frames
-    )
+    train, labels["train"] = train.select(kept), [labels["train"][i] for i in kept]
+    module, settings = _recognizer(cfg, dev.width, input_stride)
+    train = batcher(module, place(train, cfg.trainer.accelerator), labels["train"], crop=False, audio=audio)
+    dev = batcher(module, place(dev, cfg.trainer.accelerator), labels["dev"], crop=False)
     with logger.opened(cfg, partial, "finetune") as run_logger:
         summary = fit(module, train, dev, partial, f"{cell_name(cfg)} finetune", run_logger, dict(cfg.trainer))
         summary["health"] = _health(cfg, partial, dropped)
         numbers = {f"health/{key}": value for key, value in summary["health"].items() if isinstance(value, int | float)}
         run_logger.log_metrics(numbers, step=module.updates)
     summary["parameters"] = sum(p.numel() for p in module.parameters())
+    summary["augmentation"] = augmentation.policy(cfg)
     _save(cfg, partial, module, settings, summary)
+    return augmentation.files(asked)
+
+
+def _aligned(cfg, ids: list[str], labels: list[list[int]], input_stride: int) -> list[int]:
+    """Which utterances CTC can align, at the fastest speed too; the same in arms whose input does not change speed."""
+    from local import archive
+
+    frames = archive.lengths(Path(cfg.dirs.features) / "train", ids)
+    frames = augmentation.fewest(frames, plain(cfg, "recognizer")["augmentation"])
+    frames = [-(-count // input_stride) for count in frames]
+    log.info("[%s] finetune: %s", cell_name(cfg), feasibility(labels, frames, input_stride))
+    return aligned(labels, frames, cfg.recognizer.stride // input_stride)
 
 
 def _health(cfg, partial: Path, dropped: int) -> dict:
@@ -73,7 +90,6 @@ def _recognizer(cfg, input_dim: int, input_stride: int):
 
     from lightning_modules import checkpoint
     from local import archive
-    from local.config import plain
 
     units = plain(cfg, "units")
     settings = plain(cfg, "recognizer") | {

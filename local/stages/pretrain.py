@@ -3,28 +3,37 @@
 import json
 from pathlib import Path
 
+from local import augmentation
+from local.config import make, plain
 from local.labels import subset
 from local.stage import cell_name, stage
 
 
-@stage(writes="pretrain", reads=("unlabeled",), resumes=True)
-def run(cfg, partial) -> None:
+@stage(writes="pretrain", reads=("unlabeled",), check=lambda cfg: augmentation.check(cfg, "autoencoder"), resumes=True)
+def run(cfg, partial) -> list[str]:
     from lightning_modules import checkpoint
+    from lightning_modules.augmentation import Audio
     from lightning_modules.fit import batcher, fit, place
     from local import archive, logger, manifest
-    from local.config import plain
 
     unlabeled = Path(cfg.dirs.unlabeled)
-    utterances = subset(manifest.read(unlabeled.parent / cfg.unlabeled.split), cfg.unlabeled.hours, seed=0)
-    train = archive.read(unlabeled / cfg.unlabeled.split, cfg.unlabeled.cmvn, [u.id for u in utterances])
+    source = unlabeled / cfg.unlabeled.split, cfg.unlabeled.cmvn
+    there = manifest.read_archived(unlabeled.parent / cfg.unlabeled.split, source[0])
+    utterances = subset(there, cfg.unlabeled.hours, seed=0)
+    ids = [u.id for u in utterances]
+    asked = augmentation.asked(cfg, "autoencoder")
+    audio = Audio(*source, make(plain(cfg, "features")["extractor"])) if asked else None
+    train = audio.read(ids) if audio else archive.read(*source, ids)
     dev = archive.read(unlabeled / "dev", cfg.unlabeled.cmvn)
-    settings = plain(cfg, "autoencoder") | {"input_dim": train.width, "seed": cfg.seed}
+    settings = plain(cfg, "autoencoder") | {"input_dim": dev.width, "seed": cfg.seed}
     module = checkpoint.build(settings)
-    train, dev = (batcher(module, place(data, cfg.trainer.accelerator)) for data in (train, dev))
-    module.initialize(train.all())
+    train = batcher(module, place(train, cfg.trainer.accelerator), audio=audio)
+    dev = batcher(module, place(dev, cfg.trainer.accelerator))
+    module.initialize(train)
     with logger.opened(cfg, partial, "pretrain") as run_logger:
         summary = fit(module, train, dev, partial, f"{cell_name(cfg)} pretrain", run_logger, dict(cfg.trainer))
     encoder = [p for name, p in module.named_parameters() if not name.startswith("decoder.")]
     summary |= {"parameters": sum(p.numel() for p in encoder), "hours": sum(u.duration for u in utterances) / 3600}
     checkpoint.save(partial / "autoencoder.pt", module, settings, unlabeled.name)
     (partial / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    return augmentation.files(asked)

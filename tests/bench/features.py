@@ -85,7 +85,7 @@ def worker(root: str, work: Path) -> float:
     peaks, utterances, start = [], read(work / "data/train"), time.process_time()
     for number in range(-(-len(utterances) // SHARD)):
         shard = utterances[number * SHARD : (number + 1) * SHARD]
-        extract_shard(EXTRACTOR, False, shard, Writer(work / "worker", work / "worker", number))
+        extract_shard(EXTRACTOR, False, False, "frames", shard, Writer(work / "worker", work / "worker", number))
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     print(f"peak memory of a worker: {peaks[0]:.0f} MB after one shard, {peaks[-1]:.0f} MB after all {len(peaks)}")
     return time.process_time() - start

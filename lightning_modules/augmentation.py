@@ -1,0 +1,178 @@
+"""Training batches of stored audio, augmented on the training device, whole batches at once.
+
+B batch, N samples, T frames, D width.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from scipy.fft import next_fast_len
+from speechbrain.augment.time_domain import SpeedPerturb
+from speechbrain.processing.signal_processing import compute_amplitude, convolve1d, dB_to_amplitude, rescale
+from torch.nn.functional import pad
+
+from lightning_modules.batch import ROUND, Batcher, padding_mask
+from local import archive
+from local.augmentation import ROOM, load
+from local.extractors import Extractor
+
+
+@dataclass(frozen=True)
+class Audio:
+    """The audio that an archive stores, and how it becomes normalized features."""
+
+    directory: Path
+    cmvn: str
+    extractor: Extractor
+
+    def read(self, ids: list[str]) -> archive.Frames:
+        """The samples of utterances `ids`."""
+        return archive.read_audio(self.directory, ids, self.extractor.sample_rate)
+
+
+class Augmentation:
+    """Changes waveforms [B, N] that are zero behind `lengths` [B]; what is random comes from a generator on the CPU.
+
+    `speeds`, of which a batch gets one (Ko et al. 2015); `noises` and `rooms`, folders of noise recordings and of
+    room impulse responses or None (Ko et al. 2017); `snr`, the lowest and the highest in dB; the `share` of the
+    utterances that get a noise, and of those that get a room. No waveform is to have more than `longest` samples.
+    """
+
+    def __init__(
+        self,
+        speeds: list[float],
+        noises: str | None,
+        snr: list[float],
+        rooms: str | None,
+        share: float,
+        *,
+        sample_rate: int,
+        longest: int,
+        device: torch.device,
+    ) -> None:
+        self.snr, self.share = snr, share
+        self.resamplers = SpeedPerturb(sample_rate, [100 * speed for speed in speeds]).resamplers
+        self.noises = self.rooms = None
+        self.corrupts = bool(noises or rooms)
+        if noises:
+            track = torch.cat([torch.from_numpy(samples) for samples in load(noises, sample_rate)])
+            self.period = len(track)  # behind which it begins again, for an excerpt that starts near its end
+            self.noises = track.repeat(1 - (-longest // self.period))[: self.period + longest].to(device)
+        if rooms:
+            found = [torch.from_numpy(samples) for samples in load(rooms, sample_rate, ROOM)]
+            direct = [int(samples.float().abs().argmax()) for samples in found]
+            self.direct = max(direct)  # where the direct sound stands in each of `rooms`
+            found = [pad(samples, (self.direct - start, 0)) for samples, start in zip(found, direct, strict=True)]
+            self.rooms = torch.nn.utils.rnn.pad_sequence(found, batch_first=True).to(device)
+
+    def speed(
+        self, waves: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All waveforms at one speed, and their lengths; `lengths` on the CPU."""
+        resample = self.resamplers[int(torch.randint(len(self.resamplers), (1,), generator=generator))]
+        lengths = -(-lengths * resample.new_freq // resample.orig_freq)
+        waves = resample(waves)  # at speed 1 these are the same
+        return waves.mul_(padding_mask(lengths.to(waves.device), waves.shape[1])), lengths
+
+    def corrupt(self, waves: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Copies of them, a share of which is put into rooms, and a share of all gets a noise upon that."""
+        waves = waves.clone()
+        for source, change in ((self.rooms, self.reverberate), (self.noises, self.add_noise)):
+            if source is None:
+                continue
+            chosen = (torch.rand(len(waves), generator=generator) < self.share).nonzero()[:, 0]
+            if len(chosen):
+                rows = chosen.to(waves.device)
+                waves[rows] = change(waves[rows], lengths[rows], generator)
+        return waves
+
+    def reverberate(self, waves: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Each waveform in a room of its own, the direct sound in its place, at its former amplitude."""
+        room = torch.randint(len(self.rooms), (len(waves),), generator=generator).to(waves.device)
+        rooms = self.rooms[room].float() / 32767
+        size = waves.shape[1] + rooms.shape[1]  # or what rings on would come in again at the beginning
+        padded = pad(waves, (0, next_fast_len(size, real=True) - waves.shape[1]))
+        found = convolve1d(padded[:, :, None], rooms[:, :, None], use_fft=True, rotation_index=self.direct)
+        found = found[:, : waves.shape[1], 0].mul_(padding_mask(lengths, waves.shape[1]))
+        return rescale(found, lengths[:, None], compute_amplitude(waves, lengths[:, None]))
+
+    def add_noise(self, waves: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Upon each waveform an excerpt of the recordings, which lie end to end in a ring."""
+        (count, size), device = waves.shape, waves.device
+        start = torch.randint(self.period, (count,), generator=generator).to(device)
+        low, high = self.snr
+        snr = (low + (high - low) * torch.rand(count, 1, generator=generator)).to(device)
+        noises = self.noises.unfold(0, size, 1)[start].float().mul_(padding_mask(lengths, size))
+        speech, level = (compute_amplitude(each, lengths[:, None], "rms") for each in (waves, noises))
+        return noises.mul_(speech / level.clamp(min=1e-8) * dB_to_amplitude(-snr)).add_(waves)
+
+
+class AudioBatcher(Batcher):
+    """The same batches as its base, from `data` that holds samples: cut at frames, augmented, made into features.
+
+    Batches without labels, those of an autoencoder, come with their clean features as the target if noise or rooms
+    corrupt them. In `all`, nothing is augmented.
+    """
+
+    def __init__(
+        self,
+        data: archive.Frames,
+        batch_frames: int,
+        seed: int,
+        crop: int | None,
+        labels: list[list[int]] | None,
+        audio: Audio,
+        settings: dict,
+    ) -> None:
+        self.extractor, self.sizes = audio.extractor, data.lengths
+        frames = replace(data, lengths=1 + data.lengths // self.extractor.hop)
+        super().__init__(frames, batch_frames, seed, crop, labels)
+        device, rate = data.frames.device, self.extractor.sample_rate
+        longest = 1 + int(int(self.lengths.max()) * self.extractor.hop / min(settings["speeds"]))
+        self.augmentation = Augmentation(**settings, sample_rate=rate, longest=longest, device=device)
+        self.moments = None  # an utterance's are those of the frames that it has after augmentation
+        if audio.cmvn != "utterance":
+            self.moments = [each.to(device) for each in archive.moments(audio.directory, audio.cmvn, data.ids)]
+
+    @torch.no_grad()
+    def features(
+        self, index: torch.Tensor, begin: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """See the base."""
+        hop, device = self.extractor.hop, self.data.frames.device
+        begin = begin * hop
+        # As many samples as make the frames: those up to the next frame's center, or the utterance's end.
+        sizes = torch.minimum(lengths * hop - 1, self.sizes[index] - begin)
+        inside = padding_mask(sizes.to(device), int(sizes.max()))
+        first = (self.data.offsets[index] + begin).to(device)
+        waves = self.data.frames[:, 0].unfold(0, inside.shape[1], 1)[first].float().div_(32768).mul_(inside)
+        if generator is None:
+            return *self._normalized(waves, sizes, index), None
+        waves, sizes = self.augmentation.speed(waves, sizes, generator)
+        target = None
+        if self.augmentation.corrupts:
+            target = self._normalized(waves, sizes, index)[0] if self.labels is None else None
+            waves = self.augmentation.corrupt(waves, sizes.to(device), generator)
+        return *self._normalized(waves, sizes, index), target
+
+    def _normalized(
+        self, waves: torch.Tensor, sizes: torch.Tensor, index: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The features [B, T, D] of waveforms with `sizes` [B] samples, zero behind their lengths, and these."""
+        hop = self.extractor.hop
+        lengths = (1 + sizes // hop).to(waves.device)
+        frames = -(-(1 + int(sizes.max()) // hop) // ROUND) * ROUND
+        features = self.extractor.frames(pad(waves, (0, frames * hop - 1 - waves.shape[1])), lengths)
+        inside = padding_mask(lengths, frames)[:, :, None]
+        index = index.to(waves.device)
+        mean, deviation = [each[index] for each in self.moments] if self.moments else _moments(features, inside)
+        return features.sub_(mean).div_(deviation).mul_(inside), lengths  # in place: new memory costs more than sums
+
+
+def _moments(features: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation [B, 1, D] of each utterance's own frames, as local/archive.py takes them."""
+    count = inside.sum(1, keepdim=True)
+    mean = ((features * inside).sum(1, keepdim=True, dtype=torch.float64) / count).float()  # of a constant, just that
+    squares = torch.linalg.vector_norm((features - mean).mul_(inside), dim=1, keepdim=True).square()
+    return mean, (squares / count).clamp(min=1e-8).sqrt()
