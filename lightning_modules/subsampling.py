@@ -16,6 +16,13 @@ def splice(x: torch.Tensor, context: int, stride: int = 1) -> torch.Tensor:
     return padded.unfold(1, 2 * context + 1, stride).transpose(2, 3).flatten(2)
 
 
+def halvings(stride: int) -> int:
+    """How often a stride of 2 makes this one; raises InputError if it never does."""
+    if stride < 1 or stride & (stride - 1):
+        raise InputError(f"stride {stride}: expected a power of two, in the autoencoder and the recognizer")
+    return stride.bit_length() - 1
+
+
 class Subsampling(nn.Module):
     """[B, T, input_dim] to [B, ceil(T / stride), dim]: a convolution for each factor of two, and a projection.
 
@@ -24,10 +31,7 @@ class Subsampling(nn.Module):
 
     def __init__(self, input_dim: int, dim: int, stride: int) -> None:
         super().__init__()
-        halvings = stride.bit_length() - 1
-        if 1 << halvings != stride:
-            raise InputError(f"stride {stride}: expected a power of two, in the autoencoder and the recognizer")
-        sizes = [input_dim] + [dim] * halvings
+        sizes = [input_dim] + [dim] * halvings(stride)
         self.convolutions = nn.ModuleList(nn.Conv1d(size, dim, 5, stride=2, padding=2) for size in sizes[:-1])
         self.project = nn.Linear(sizes[-1], dim)
         self.norm = nn.LayerNorm(dim)

@@ -25,13 +25,20 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def plain(cfg: DictConfig, key: str):
-    """The settings at `key` as plain containers, without those of PLACES."""
+    """The settings at `key` as plain containers, without those of PLACES.
+
+    A setting that is null is none: one that is added later, and off where nobody asks for it, changes no name.
+    """
     node = OmegaConf.select(cfg, key)
     if not isinstance(node, Container):
         return node
     keys = [k for k in node if k not in PLACES] if isinstance(node, DictConfig) else range(len(node))
     values = {k: node[k] for k in keys}
-    return {k: OmegaConf.to_container(v, resolve=True) if isinstance(v, Container) else v for k, v in values.items()}
+    return {
+        k: OmegaConf.to_container(v, resolve=True) if isinstance(v, Container) else v
+        for k, v in values.items()
+        if v is not None
+    }
 
 
 def signature(cfg: DictConfig, *keys: str) -> str:
@@ -75,7 +82,7 @@ def _known_keys() -> tuple[dict[str, object], dict[str, list[str]]]:
     groups: dict[str, list[str]] = {}
 
     def walk(prefix: str, node) -> None:
-        if prefix:
+        if prefix and (node is not None or prefix not in keys):
             keys[prefix] = node
         if isinstance(node, dict):
             for key, value in node.items():
@@ -87,9 +94,9 @@ def _known_keys() -> tuple[dict[str, object], dict[str, list[str]]]:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text) or {}
         walk("" if "@package _global_" in text or group == "." else group.replace("/", "."), content)
-        if group == "encoder":  # placed inside its users by their defaults lists
+        if group in ("encoder", "augmentation"):  # placed inside its users by their defaults lists
             for user in ("autoencoder", "recognizer"):
-                walk(f"{user}.encoder", content)
+                walk(f"{user}.{group}", content)
         if group != ".":
             groups.setdefault(group, []).append(path.stem)
     return keys, groups
@@ -106,8 +113,9 @@ def check_overrides(overrides: list[str]) -> None:
             OverridesParser.create().parse_override(override)
         except HydraException as error:
             raise InputError(f"{override!r} cannot be read: {str(error).splitlines()[0]}") from None
-        if key.startswith(("+", "~", "hydra")) or "@" in key:
+        if key.startswith(("+", "~", "hydra")):
             continue
+        key = key.partition("@")[0]  # encoder@recognizer.encoder is an option of encoder
         if key not in keys and key not in groups:
             near = difflib.get_close_matches(key, sorted(keys.keys() | groups.keys()), 1, 0)[0]
             raise InputError(f"unknown setting {key!r}; the nearest is {near!r}")

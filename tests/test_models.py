@@ -8,9 +8,10 @@ from hydra import compose, initialize_config_dir
 from lightning_modules import checkpoint
 from lightning_modules.batch import Batch, Batcher
 from lightning_modules.health import health
-from local import archive, manifest
+from local import archive, audio, manifest
 from local.config import CONF, plain
 from local.errors import InputError
+from local.extractors import Waveform
 from local.text import encode_all
 
 UNITS = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -31,9 +32,30 @@ def data(tiny) -> tuple[archive.Frames, list[list[int]]]:
         return archive.read(features / "train", "utterance"), encode_all(utterances, UNITS, {})
 
 
-def autoencoder(arm: str, *settings: str):
-    settings = plain(configuration(f"arm={arm}", *settings), "autoencoder") | {"input_dim": 80, "seed": 1}
+@pytest.fixture(scope="module")
+def samples(tiny) -> archive.Frames:
+    """Frames of the samples of the tiny run's `train`, with variance 1."""
+    utterances = manifest.read(next(tiny.glob("data/espeak-*/train")))
+    extract = Waveform(sample_rate=16000, win_length=10, hop_length=10)
+    frames = [torch.from_numpy(extract(audio.read(tiny / u.audio, 16000)).copy()) for u in utterances]
+    lengths = torch.tensor([len(one) for one in frames])
+    frames = torch.cat(frames)
+    ids, speakers = [u.id for u in utterances], [u.speaker for u in utterances]
+    return archive.Frames(ids, speakers, frames / frames.std(), lengths.cumsum(0) - lengths, lengths, 0.01)
+
+
+def autoencoder(arm: str, *settings: str, dim: int = 80):
+    settings = plain(configuration(f"arm={arm}", *settings), "autoencoder") | {"input_dim": dim, "seed": 1}
     return checkpoint.build(settings), settings
+
+
+def member(name: str, *settings: str, **more):
+    """A member of the family, small, as `./run.sh autoencoder=NAME` chooses it."""
+    return autoencoder("masked", f"autoencoder={name}", *settings, **more)
+
+
+def attentive(encoder: str) -> list[str]:
+    return [f"encoder@autoencoder.encoder={encoder}", "autoencoder.encoder.width=32", "autoencoder.encoder.layers=2"]
 
 
 def recognizer(*settings: str, carried: dict | None = None):
@@ -49,7 +71,25 @@ MODELS = {
     "dense by cross-entropy": lambda: autoencoder("dense", "autoencoder.loss=bce", "autoencoder.activation=sigmoid"),
     "random": lambda: autoencoder("random", "autoencoder.encoder.width=16"),
     "deep tanh": lambda: autoencoder("dense", "autoencoder.widths=[64,32]", "autoencoder.activation=tanh"),
+    "stacked, its first layer": lambda: member("stacked"),
+    "recurrent, nothing masked": lambda: member("masked", "autoencoder.masked=0", "autoencoder.band=0"),
+    "masked and denoising, by L1": lambda: member(
+        "masked", "autoencoder.noise=0.3", "autoencoder.drop=0.1", "autoencoder.loss=l1"
+    ),
+    "transformer": lambda: member("masked", *attentive("transformer")),
+    "conformer": lambda: member("masked", *attentive("conformer")),
+    "convolutional": lambda: member("convolutional"),
+    "waveform": lambda: member("waveform", "autoencoder.width=16", dim=160),
+    "variational": lambda: member("variational", "autoencoder.encoder.width=16"),
+    "quantized": lambda: member(
+        "quantized", "autoencoder.encoder.width=16", "autoencoder.codes=16", "autoencoder.start=0"
+    ),
+    "predictive": lambda: member("predictive", "autoencoder.width=32"),
     "recognizer": lambda: recognizer("arm=none"),
+    "recognizer with a conformer": lambda: recognizer(
+        "arm=none", "encoder@recognizer.encoder=conformer", "recognizer.encoder.width=32"
+    ),
+    "recognizer on quantized": lambda: recognizer("arm=masked", carried=member("quantized")[1]),
     "recognizer on masked": lambda: recognizer("arm=masked", carried=autoencoder("masked")[1]),
 }
 
@@ -60,9 +100,9 @@ def loss_of(module, batch: Batch) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_few_steps_on_real_audio_lower_the_loss_and_a_checkpoint_gives_the_same_back(name, data, tmp_path):
+def test_a_few_steps_on_real_audio_lower_the_loss_and_a_checkpoint_gives_the_same_back(name, data, samples, tmp_path):
     module, settings = MODELS[name]()
-    batch = Batcher(data[0], 2000, seed=1, labels=data[1]).at(0)
+    batch = Batcher(samples if name == "waveform" else data[0], 2000, seed=1, labels=data[1]).at(0)
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.003)
     first = loss_of(module, batch)
     for _ in range(12):
@@ -78,10 +118,21 @@ def test_a_few_steps_on_real_audio_lower_the_loss_and_a_checkpoint_gives_the_sam
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_padding_changes_no_output(name, data):
+@torch.no_grad()
+def test_mixed_precision_gives_nearly_the_same_loss(name, data, samples):
+    batch = Batcher(samples if name == "waveform" else data[0], 2000, seed=1, labels=data[1]).at(0)
+    expected = loss_of(MODELS[name]()[0], batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = loss_of(MODELS[name]()[0], batch)
+    assert found.dtype == torch.float32 and found.item() == pytest.approx(expected.item(), rel=0.02)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_padding_changes_no_output(name, data, samples):
     module, _ = MODELS[name]()
     call = getattr(module.eval(), "encode", module)
-    together = next(Batcher(data[0], 10**6, seed=1).all())
+    together = next(Batcher(samples if name == "waveform" else data[0], 10**6, seed=1).all())
     outputs, lengths = call(together.features, together.lengths)
     for i in (0, len(together.ids) // 2):
         size = int(together.lengths[i])
@@ -93,7 +144,7 @@ def test_padding_changes_no_output(name, data):
 def test_principal_components_are_those_of_a_singular_value_decomposition(data):
     module, _ = autoencoder("pca", "autoencoder.bottleneck=20")
     batches = Batcher(data[0], 20000, seed=1)
-    module.initialize(batches.all())
+    module.initialize(batches)
     batch = next(batches.all())
     windows = []
     for offset, length in zip(data[0].offsets.tolist(), data[0].lengths.tolist(), strict=True):

@@ -1,11 +1,9 @@
 """Principal components (Pearson 1901; Hotelling 1933) of a window of frames: the best linear autoencoder."""
 
-from collections.abc import Iterable
-
 import torch
 
 from lightning_modules.autoencoders.base import Autoencoder
-from lightning_modules.batch import Batch, padding_mask
+from lightning_modules.batch import Batcher, padding_mask
 from lightning_modules.subsampling import splice
 from local.errors import InputError
 
@@ -33,10 +31,10 @@ class PCA(Autoencoder):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("components", torch.eye(bottleneck, width))
 
-    def initialize(self, batches: Iterable[Batch]) -> None:
+    def initialize(self, batches: Batcher) -> None:
         """Fit mean and components to all frames."""
         count, total, squares = 0, 0.0, 0.0
-        for batch in batches:
+        for batch in batches.all():
             windows = splice(batch.features, self.context, self.stride)
             windows = windows[padding_mask(-(-batch.lengths // self.stride), windows.shape[1])].double()
             count, total, squares = count + len(windows), total + windows.sum(0), squares + windows.T @ windows

@@ -1,0 +1,53 @@
+"""An autoencoder of the waveform itself: strided convolutions over samples, transposed on the way back.
+
+Its layers are like those of wav2vec (Schneider et al. 2019, arXiv 1904.05862), here trained to reconstruct.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from lightning_modules.autoencoders.base import Autoencoder
+from lightning_modules.batch import padding_mask
+from local.errors import InputError
+
+
+class Waveform(Autoencoder):
+    """Reads frames of D samples that do not overlap, as `features=waveform` gives them, end to end.
+
+    A convolution for each of `strides`, whose product is the samples to one bottleneck vector; `width` channels.
+    Samples behind an utterance's end are zeroed before each, so padding does not change a result.
+    """
+
+    def __init__(self, *, input_dim: int, width: int, strides: list[int], bottleneck: int, **training) -> None:
+        super().__init__(**training)
+        samples = math.prod(strides)
+        if min(strides) < 1 or samples % input_dim:
+            raise InputError(
+                f"autoencoder.strides={strides}: {samples} samples to a vector, expected a multiple of the "
+                f"{input_dim} of a frame; change them, or use features=waveform"
+            )
+        self.input_dim, self.stride, self.dim, self.strides = input_dim, samples // input_dim, bottleneck, strides
+        self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
+        for i, stride in enumerate(strides):
+            self.convolutions.append(nn.Conv1d(width if i else 1, width, 2 * stride - 1, stride, stride - 1))
+            self.norms.append(nn.LayerNorm(width))
+        self.to_bottleneck = nn.Linear(width, bottleneck)
+        self.decoder = nn.Sequential(nn.Conv1d(bottleneck, width, 1))
+        for i, s in reversed([*enumerate(strides)]):  # each makes s samples of one
+            back = nn.ConvTranspose1d(width, width if i else 1, 2 * s - 1, s, s // 2, output_padding=1 - s % 2)
+            self.decoder.extend([nn.GELU(), back])
+
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See the base."""
+        x, samples = features.flatten(1)[:, None], lengths * self.input_dim
+        for stride, convolution, norm in zip(self.strides, self.convolutions, self.norms, strict=True):
+            x = convolution(x * padding_mask(samples, x.shape[2])[:, None])
+            x = nn.functional.gelu(norm(x.transpose(1, 2))).transpose(1, 2)
+            samples = -(-samples // stride)
+        return self.to_bottleneck(x.transpose(1, 2)), samples
+
+    def decode(self, codes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """See the base."""
+        return self.decoder(codes.transpose(1, 2)).unflatten(2, (-1, self.input_dim))[:, 0]
