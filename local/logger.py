@@ -64,7 +64,7 @@ def _has_key() -> bool:
 
 
 def log_report(cfg: DictConfig, out: Path, entries: list[dict]) -> None:
-    """The comparison table and the curves as a W&B run of their own; nothing for other loggers."""
+    """The comparison table, what bottlenecks hold, and the pictures as a W&B run; nothing for other loggers."""
     if cfg.logger.name != "wandb":
         return
     import wandb
@@ -76,5 +76,14 @@ def log_report(cfg: DictConfig, out: Path, entries: list[dict]) -> None:
         for a in e["arms"]
     ]
     table = wandb.Table(["label_hours", "split", "decoder", "seeds", *keys], rows)
+    rows = [
+        [e["label_hours"], a["arm"], a["signature"], key, value]
+        for e in entries
+        for a in e["arms"]
+        for key, value in a.get("quality", {}).items()
+        if isinstance(value, float)
+    ]
+    held = wandb.Table(["label_hours", "arm", "signature", "measure", "value"], rows)
+    pictures = {path.stem: wandb.Image(str(path)) for path in sorted(out.glob("*.png"))}
     with opened(cfg, out, "report") as logger:
-        logger.experiment.log({"comparison": table, "curves": wandb.Image(str(out / "curves.png"))})
+        logger.experiment.log({"comparison": table, "bottleneck": held, **pictures})

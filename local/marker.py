@@ -7,8 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-# They tell times, or a name drawn anew: they differ from run to run, and nothing later follows from them.
+# They tell times, a name drawn anew, or what something is worth: no later stage's work follows from them.
 TIMED = ("history.json", "summary.json", "metrics.csv", "wandb_id", "results.json", "RESULTS.md")
+TIMED += ("quality.json", "reconstruction.png")
 
 
 def read_json(path: Path):

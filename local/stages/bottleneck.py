@@ -1,12 +1,30 @@
-"""Stage 4: the bottleneck features of every split, as an archive like that of stage 2."""
+"""Stage 4: the bottleneck features of every split, as an archive like that of stage 2; or features from elsewhere.
 
+Beside them what they hold on dev, `quality.json` and `reconstruction.png`.
+"""
+
+import json
 from pathlib import Path
 
 from local.stage import stage
 
 
 @stage(writes="bottleneck", reads=("pretrain", "features"))
-def run(cfg, partial) -> None:
+def run(cfg, partial) -> list[str]:
+    features = Path(cfg.dirs.features)
+    splits = sorted(path.parent.name for path in features.glob("*/feats.scp"))
+    final = Path(cfg.dirs.bottleneck)
+    module, read = None, []
+    if cfg.dirs.pretrain:
+        module = _encode(cfg, splits, features, partial, final)
+    else:
+        read = _copy(cfg, splits, features, partial, final)
+    _measure(cfg, module, partial, final)
+    return read
+
+
+def _encode(cfg, splits: list[str], features: Path, partial: Path, final: Path):
+    """What the pretrained encoder makes of the features; returns the autoencoder, on its device."""
     import torch
 
     from lightning_modules import checkpoint
@@ -14,10 +32,9 @@ def run(cfg, partial) -> None:
     from lightning_modules.fit import device, place
     from local import archive
 
-    features, final = Path(cfg.dirs.features), Path(cfg.dirs.bottleneck)
     module, _ = checkpoint.load(Path(cfg.dirs.pretrain) / "autoencoder.pt", features.name)
     module.to(device(cfg.trainer.accelerator))
-    for split in sorted(path.parent.name for path in features.glob("*/feats.scp")):
+    for split in splits:
         data = place(archive.read(features / split, cfg.features.cmvn), cfg.trainer.accelerator)
         batches = Batcher(data, batch_frames=round(200 / data.frame_shift), seed=0).all
         with archive.Writer(partial / split, final / split, 0) as writer, torch.inference_mode():
@@ -27,3 +44,59 @@ def run(cfg, partial) -> None:
                 for key, code, length in zip(batch.ids, codes.cpu().numpy(), lengths.tolist(), strict=True):
                     writer.write(key, code[:length], speakers[key])
         archive.join(partial / split, data.frame_shift * module.stride)
+    return module
+
+
+def _copy(cfg, splits: list[str], features: Path, partial: Path, final: Path) -> list[str]:
+    """What another toolkit extracted; all that is wrong with it comes as one InputError."""
+    from local import archive
+    from local.external import External
+    from local.manifest import read_table
+
+    own = archive.frame_shift(features / splits[0])
+    external = External(cfg.autoencoder.scp, cfg.autoencoder.frame_shift, own)
+    for split in splits:
+        counts, speakers = (read_table(features / split / name) for name in ("utt2num_frames", "utt2spk"))
+        durations = {key: int(count) * own for key, count in counts.items()}
+        with archive.Writer(partial / split, final / split, 0) as writer:
+            for key, frames in external.rows(split, durations):
+                writer.write(key, frames, speakers[key])
+        archive.join(partial / split, external.frame_shift)
+    external.complete()
+    return sorted(external.files)
+
+
+def _measure(cfg, module, partial: Path, final: Path) -> None:
+    """Write quality.json, and for an autoencoder reconstruction.png, from bounded samples of dev and train."""
+    from lightning_modules.fit import place
+    from lightning_modules.reconstruction import errors, excerpts
+    from local import archive, quality, spectrograms
+    from local.ark import Reader
+    from local.manifest import read_table
+    from local.marker import read_json
+
+    def codes(split: str) -> list:
+        reader = Reader(partial / split / "feats.scp")  # which names them where they will be
+        reader.places = {key: at.replace(str(final), str(partial), 1) for key, at in reader.places.items()}
+        return [reader[key] for key in data[split].ids]
+
+    def frames(split: str) -> list:
+        return [each.numpy() for each in data[split].frames.split(data[split].lengths.tolist())]
+
+    counts = {"dev": quality.MEASURED, "train": quality.PROBED}
+    ids = {split: quality.sample(read_table(partial / split / "utt2spk"), count) for split, count in counts.items()}
+    data = {split: archive.read(Path(cfg.dirs.features) / split, cfg.features.cmvn, ids[split]) for split in ids}
+    speakers = data["train"].speakers
+    found = quality.measures(codes("dev"), codes("train"), speakers)
+    found["features"] = quality.measures(frames("dev"), frames("train"), speakers)
+    if module is not None:
+        if perplexity := (read_json(Path(cfg.dirs.pretrain) / "summary.json") or {}).get("val_perplexity"):
+            found["perplexity"] = perplexity
+        dev = place(data["dev"], cfg.trainer.accelerator)
+        found |= errors(module, dev)
+        shown = excerpts(module, dev.select(sorted({0, len(dev.ids) // 2})))  # of two speakers, if there are
+        path, samples = partial / "reconstruction.png", cfg.features.name == "waveform"
+        spectrograms.plot(shown, dev.frame_shift, path, samples=samples)
+    # Further digits of sums depend on the number of threads.
+    found = json.loads(json.dumps(found), parse_float=lambda digits: float(f"{float(digits):.6g}"))
+    (partial / "quality.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
