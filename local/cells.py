@@ -1,8 +1,8 @@
 """The cells of a sweep: one arm, seed, label budget and set of overrides each.
 
-A Hydra sweeper over the product of the swept values, in which a setting that an arm lacks leaves that arm as one
-cell, and cells that would do the same work are one job: jobs are told apart by the directory that the last of
-their stages writes. Launching is Hydra's (`hydra/launcher=...`).
+A Hydra sweeper over the product of the swept values, or over several products, in which a setting that an arm lacks
+leaves that arm as one cell, and cells that would do the same work are one job: jobs are told apart by the directory
+that the last of their stages writes. Launching is Hydra's (`hydra/launcher=...`).
 """
 
 import copy
@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
@@ -34,15 +35,19 @@ OWN = (
     "learning_rate",
 )  # what an arm may have to itself
 SIZE = ("width", "layers")  # the settings that say how large a recognizer is
+ROW = ("arm", "seed")  # what a report tells the cells of an entry apart by, without their settings
 
 
 class Cells(Sweeper):
-    """See the module; `params` are the swept values that the command line may override."""
+    """See the module; `params` are the swept values of a product, or a list of products.
+
+    A setting on the command line replaces its values in every one of them.
+    """
 
     __module__ = "hydra_plugins.cells"  # the only package from which Hydra takes a sweeper
 
-    def __init__(self, params: dict[str, str], max_batch_size: int | None = None) -> None:
-        self.params = params
+    def __init__(self, params: dict[str, str] | list[dict[str, str]]) -> None:
+        self.products = [params] if isinstance(params, Mapping) else params
 
     def setup(self, *, hydra_context, task_function, config: DictConfig) -> None:
         """Keep what launching needs; the launcher itself waits until the number of jobs is known."""
@@ -76,8 +81,9 @@ class Cells(Sweeper):
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each distinct job; writes the list of cells if the report is asked for."""
-        choices = self.choices(arguments)
-        cells = [self.reduced(list(job)) for job in itertools.product(*choices.values())]
+        products = [self.choices(params, arguments) for params in self.products]
+        asked = [list(job) for choices in products for job in itertools.product(*choices.values())]
+        cells = [self.reduced(job) for job in asked]
         first, last = stage_number(cells[0][1].stage), stage_number(cells[0][1].stop_stage)
         if first > last:
             raise InputError(f"stop stage {STAGES[last]} comes before stage {STAGES[first]}; exchange them")
@@ -94,19 +100,19 @@ class Cells(Sweeper):
                 print(f"to run 8 report     {cells[0][1].dirs.report} ({why})")  # no job, hence no job's log
                 return []
         if STAGES[last] == "report":
-            swept = {key for key, values in choices.items() if len(values) > 1} - {"arm", "seed"}
-            named = [([o for o in cell if o.partition("=")[0] in swept], cfg) for cell, cfg in cells]
+            common = set(asked[0]).intersection(*asked)
+            named = [([o for o in cell if o not in common and _key(o) not in ROW], cfg) for cell, cfg in cells]
             return [
                 [*cell, f"cells={_write_list([each for each in named if each[1].dirs.report == directory])}"]
                 for directory, cell in jobs.items()
             ]
         return list(jobs.values())
 
-    def choices(self, arguments: list[str]) -> dict[str, list[str]]:
+    def choices(self, params: Mapping[str, str], arguments: list[str]) -> dict[str, list[str]]:
         """For each key its `key=value` overrides, one for each swept value; arguments replace `params`."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         found = {}
-        for override in parser.parse_overrides([*(f"{k}={v}" for k, v in self.params.items()), *arguments]):
+        for override in parser.parse_overrides([*(f"{k}={v}" for k, v in params.items()), *arguments]):
             key = override.get_key_element()
             if not override.is_sweep_override():
                 found[key] = [f"{key}={override.get_value_element_as_str()}"]
@@ -121,7 +127,7 @@ class Cells(Sweeper):
         try:
             return overrides, self.compose(overrides)
         except ConfigCompositionException:
-            kept = [o for o in overrides if not o.startswith("autoencoder.")]
+            kept = [o for o in overrides if not o.startswith(("autoencoder.", "encoder@autoencoder."))]
             for override in overrides:
                 try:
                     if override not in kept:
@@ -132,7 +138,7 @@ class Cells(Sweeper):
         try:
             return kept, self.compose(kept)
         except ConfigCompositionException as error:
-            names = " ".join(o for o in kept if "." not in o.partition("=")[0])
+            names = " ".join(o for o in kept if "." not in _key(o))
             first = str(error).splitlines()[0]
             raise InputError(f"{names}: {first} That choice has no such setting; see conf/") from None
 
@@ -162,20 +168,27 @@ def postponed(arguments: list[str]) -> list[str]:
     return found
 
 
+def _key(override: str) -> str:
+    return override.partition("=")[0]
+
+
 def digests(cfg: DictConfig) -> dict[str, str]:
     """Of what two arms must have in common to be compared, as local/results.py compares them.
 
     `shared` is all but the front end and the learning rates, which are tuned for each arm; `unsized` leaves out the
-    recognizer's size too, for the arm whose recognizer is larger on purpose; `front_end` is the front end but for how
-    long it was trained.
+    recognizer's size too, for the arm whose recognizer is larger on purpose, and `untimed` its updates, for the arm
+    that trains longer on purpose; `front_end` is the front end but for how long, and on how much audio, it was trained.
     """
     recognizer = {k: v for k, v in plain(cfg, "recognizer").items() if k not in OWN}
     unsized = {k: v for k, v in recognizer.items() if k not in SIZE}
     unsized["encoder"] = {k: v for k, v in recognizer["encoder"].items() if k not in SIZE}
+    untimed = {k: v for k, v in recognizer.items() if k != "updates"}
     common = {key: plain(cfg, key) for key in ("labels", "units", "decoder", "dirs.features")}
     autoencoder = {k: v for k, v in plain(cfg, "autoencoder").items() if k not in ("trained", "updates")}
-    front_end = {"autoencoder": autoencoder, "unlabeled": plain(cfg, "unlabeled"), "frontend": cfg.recognizer.frontend}
-    digests = {"shared": common | {"recognizer": recognizer}, "unsized": common | {"recognizer": unsized}}
+    unlabeled = {k: v for k, v in plain(cfg, "unlabeled").items() if k != "hours"}
+    front_end = {"autoencoder": autoencoder, "unlabeled": unlabeled, "frontend": cfg.recognizer.frontend}
+    alike = {"shared": recognizer, "unsized": unsized, "untimed": untimed}
+    digests = {name: common | {"recognizer": settings} for name, settings in alike.items()}
     node = OmegaConf.create(digests | {"front_end": front_end})
     return {key: signature(node, key) for key in node}
 
@@ -190,11 +203,13 @@ def _write_list(named: list[tuple[list[str], DictConfig]]) -> str:
         made[cfg.dirs.score] = [o for o in made.get(cfg.dirs.score, overrides) if o in overrides]
         seedless = copy.deepcopy(cfg)
         with open_dict(seedless):
-            seedless.seed = None
+            seedless.seed = None  # and with it what follows the seed, as `labels.seed` may
         cells[cfg.dirs.score] = {
             # It sees all that a speaker of test says before it decodes the first word, and must be told from others.
             "corpus": cfg.corpus.name + ", transductive CMVN per speaker" * (cfg.features.cmvn == "speaker"),
             "label_hours": None if cfg.labels.hours == "all" else cfg.labels.hours,
+            "label_subset": seedless.labels.seed,
+            "reads_unlabeled": bool(cfg.dirs.pretrain) and plain(cfg, "autoencoder").get("trained", True),
             "arm": cfg.arm.name,
             "frontend": cfg.recognizer.frontend,
             "settings": " ".join(made[cfg.dirs.score]),

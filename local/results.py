@@ -16,11 +16,13 @@ from local.matched_pairs import matched_pairs
 from local.scoring import Scores, read_counts, read_ops
 from local.significance import bootstrap, compare, holm, interval, resample
 
-# What pretraining is held against: no front end, the same with a recognizer of as many parameters as the pretrained
-# arm has in all, and a front end with random weights. Every other arm is a pretrained one.
-BASELINES = ("none", "wide", "random")
+# What pretraining is held against: no front end, the same trained for as long as pretraining and fine-tuning take, the
+# same with a recognizer of as many parameters as the pretrained arm has in all, and a front end with random weights.
+# Every other arm is a pretrained one.
+BASELINES = ("none", "longer", "wide", "random")
+ALIKE = {"longer": "untimed", "wide": "unsized"}  # the digest in which these controls are like the others
 AS_MANY = 0.05  # by so much, relatively, the parameters of `wide` may be off
-ENTRY = ("corpus", "label_hours", "split", "decoder", "rate")  # the settings of an entry
+ENTRY = ("corpus", "label_hours", "label_subset", "split", "decoder", "rate")  # the settings of an entry
 ROW = ("arm", "frontend", "signature")  # and of a row in it
 TEST = ("segments", "z", "p")  # what is kept of a matched-pairs test
 
@@ -43,15 +45,26 @@ class Cell:
     updates: int
     dropped: int  # training utterances too short for CTC
     device_seconds: float  # pretraining included
+    label_subset: int | None = 0  # None: each seed drew its own, so the spread of the seeds holds that of subsets too
+    labeled_hours: float | None = None  # of audio, in numbers even if it is all
+    unlabeled_hours: float | None = None  # None where no unlabeled audio is read
     rate: str = "WER"  # what the rate of errors is called: of phones, PER
+    augmentation: str = ""  # what training was given, in words
     settings: str = ""  # those that were swept, as on a command line
     shared: str = ""  # digests: of all but the front end,
     unsized: str = ""  #   of all but the front end and the recognizer's size,
+    untimed: str = ""  #   of all but the front end and the recognizer's updates,
     front_end: str = ""  #   and of the front end, trained or not
+    quality: dict | None = None  # what its bottleneck holds (local/quality.py), if that was measured
 
 
 def entries(cells: list[Cell]) -> list[dict]:
-    """The content of results.json: an entry per label hours, split and decoder, with its arms and comparisons.
+    """The content of results.json: an entry per label budget, split and decoder, with its arms and comparisons.
+
+    Where each seed drew its own label subset, a seed is one draw of both, independent of the others, so what the
+    statistics say of seeds they say of seeds and subsets together: their variance is not told apart, and none of it
+    is left out. Subsets are common to the arms, and not paired, which can only widen an interval. Fixed subsets make
+    an entry each.
 
     Raises InputError where two cells of an entry were scored on unlike references, or are the same seed twice.
     """
@@ -63,8 +76,20 @@ def entries(cells: list[Cell]) -> list[dict]:
 
 def _order(cell: Cell) -> tuple:
     hours = float("inf") if cell.label_hours is None else cell.label_hours
+    subset = -1 if cell.label_subset is None else cell.label_subset
     place = BASELINES.index(cell.arm) if cell.arm in BASELINES else len(BASELINES)
-    return (cell.corpus, hours, cell.split, cell.decoder, place, cell.arm, cell.frontend, cell.signature, cell.seed)
+    return (
+        cell.corpus,
+        hours,
+        subset,
+        cell.split,
+        cell.decoder,
+        place,
+        cell.arm,
+        cell.frontend,
+        cell.signature,
+        cell.seed,
+    )
 
 
 def _fingerprint(directory: Path) -> str:
@@ -108,16 +133,28 @@ def _arm(row: list[tuple[Cell, Scores]]) -> dict:
         raise InputError(f"{cell.score_dir}: arm {cell.arm} has the same seed twice; list each cell once")
     seeds = [_seed(cell, found) for cell, found in row]
     wer, low, high = interval(_errors(row), found.words.length)
-    return {name: getattr(cell, name) for name in (*ROW, "settings")} | {
-        "seeds": seeds,
-        "wer": wer,
-        "cer": float(np.mean([seed["cer"] for seed in seeds])),
-        "ci": [low, high],
-        "parameters": cell.parameters,
-        "updates": cell.updates,
-        "dropped": cell.dropped,
-        "device_seconds": float(np.mean([cell.device_seconds for cell, _ in row])),
-    }
+    return (
+        {name: getattr(cell, name) for name in (*ROW, "settings", "labeled_hours", "unlabeled_hours")}
+        | {
+            "seeds": seeds,
+            "wer": wer,
+            "cer": float(np.mean([seed["cer"] for seed in seeds])),
+            "ci": [low, high],
+            "parameters": cell.parameters,
+            "updates": cell.updates,
+            "dropped": cell.dropped,
+            "augmentation": cell.augmentation,
+            "device_seconds": float(np.mean([cell.device_seconds for cell, _ in row])),
+        }
+        | _quality([cell.quality for cell, _ in row if cell.quality])
+    )
+
+
+def _quality(seeds: list[dict]) -> dict:
+    """Means over the seeds that were measured, of what all of them have; nothing if none was."""
+    shared = [key for key in seeds[0] if all(key in each for each in seeds)] if seeds else []
+    means = {key: np.mean([each[key] for each in seeds], 0).tolist() for key in shared if key != "features"}
+    return {"quality": means | {"features": seeds[0]["features"]}} if seeds else {}
 
 
 def _seed(cell: Cell, found: Scores) -> dict:
@@ -134,18 +171,19 @@ def _seed(cell: Cell, found: Scores) -> dict:
 def _comparable(baseline: Cell, arm: Cell) -> bool:
     """Whether the two make one of the contrasts that are fixed in advance, and differ in nothing else.
 
-    A pretrained arm has three: with `none`, with `wide` and with its own `random`. What these two bring without
-    pretraining is held against `none`.
+    A pretrained arm has four: with `none`, with `longer` if it is fine-tuned through, for that is whose time `longer`
+    has, with `wide` and with its own `random`. What these three bring without pretraining is held against `none`.
     """
-    pair = baseline.arm, arm.arm
-    if baseline.arm not in BASELINES or (arm.arm in BASELINES and pair not in (("none", "wide"), ("none", "random"))):
+    if baseline.arm not in BASELINES or (arm.arm in BASELINES and (baseline.arm != "none" or arm.arm == "none")):
         return False
+    alike = next((ALIKE[cell.arm] for cell in (baseline, arm) if cell.arm in ALIKE), "shared")
+    if getattr(baseline, alike) != getattr(arm, alike):
+        return False
+    if baseline.arm == "longer":
+        return arm.frontend == "finetuned"
     if baseline.arm == "wide":
-        as_many = abs(baseline.parameters - arm.parameters) <= AS_MANY * arm.parameters
-        return baseline.unsized == arm.unsized and as_many
-    if arm.arm == "wide":
-        return baseline.unsized == arm.unsized
-    return baseline.shared == arm.shared and (baseline.arm == "none" or baseline.front_end == arm.front_end)
+        return abs(baseline.parameters - arm.parameters) <= AS_MANY * arm.parameters
+    return baseline.arm == "none" or baseline.front_end == arm.front_end
 
 
 def _median(row: list[tuple[Cell, Scores]], seeds: list[dict]) -> Cell:

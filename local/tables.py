@@ -1,12 +1,11 @@
-"""What results.json says, for people: RESULTS.md, the same tables on a terminal, the curves."""
-
-from pathlib import Path
+"""What results.json says, for people: RESULTS.md, and the same tables on a terminal."""
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from local import holdings
 from local.results import BASELINES
 
 ALPHA = 0.05
@@ -19,9 +18,16 @@ BESIDE = (
 )
 
 
-def _arm_header(rate: str) -> tuple[str, ...]:
-    rates = (f"{rate} %, 95 % interval", "CER %", f"dev {rate} %")
-    return ("arm", "front end", "seeds", *rates, "parameters", "updates", "device minutes")
+def _arm_header(entry: dict) -> tuple[str, ...]:
+    rates = (f"{entry['rate']} %, 95 % interval", "CER %", f"dev {entry['rate']} %")
+    return ("arm", "front end", "seeds", *rates, "parameters", "updates", "device minutes") + (
+        ("augmentation",) if _augmented_unlike(entry) else ()
+    )
+
+
+def _augmented_unlike(entry: dict) -> bool:
+    """Whether rows differ in augmentation; results published before it was recorded have one and the same."""
+    return len({row.get("augmentation") for row in entry["arms"]}) > 1
 
 
 def _number(value: float | None, form: str = ".2f") -> str:
@@ -37,10 +43,12 @@ def _p(value: float | None) -> str:
 
 
 def _title(entry: dict) -> str:
-    hours = "all labels" if entry["label_hours"] is None else f"{entry['label_hours']:g} h of labels"
+    hours = entry["label_hours"]
+    budget = "all" if hours is None else f"{60 * hours:.0f} min of" if hours < 0.5 else f"{hours:g} h of"
+    drawn = " drawn anew for each seed" if hours is not None and entry.get("label_subset", 0) is None else ""
     what = "words" if entry["rate"] == "WER" else "phones"
     reference = f"{entry['reference']['utterances']:,} utterances, {entry['reference']['words']:,} {what}"
-    return f"{entry['corpus']}, {hours}, {entry['split']} ({reference}), decoder {entry['decoder']}"
+    return f"{entry['corpus']}, {budget} labels{drawn}, {entry['split']} ({reference}), decoder {entry['decoder']}"
 
 
 def _names(entry: dict) -> dict[tuple[str, str], str]:
@@ -68,6 +76,7 @@ def _arm_rows(entry: dict) -> list[list[str]]:
             f"{row['parameters']:,}",
             f"{row['updates']:,}",
             f"{row['device_seconds'] / 60:.1f}",
+            *([row["augmentation"]] if _augmented_unlike(entry) else []),
         ]
         for row in entry["arms"]
     ]
@@ -145,10 +154,12 @@ def render_markdown(found: list[dict]) -> str:
     """RESULTS.md: for each entry its arms, its comparisons and a verdict for each pretrained arm."""
     lines = ["# Results", ""]
     for entry in found:
-        lines += [f"## {_title(entry)}", "", *_markdown_table(_arm_header(entry["rate"]), _arm_rows(entry))]
+        lines += [f"## {_title(entry)}", "", *_markdown_table(_arm_header(entry), _arm_rows(entry))]
         if entry["comparisons"]:
             lines += _markdown_table(COMPARISON_HEADER, _comparison_rows(entry))
             lines += [BESIDE, "", *_markdown_table(BESIDE_HEADER, _beside_rows(entry))]
+        if held := holdings.table(entry, _names(entry)):
+            lines += [holdings.CAPTION, "", *_markdown_table(held[0], held[1:])]
         verdicts = _verdicts(entry)
         lines += [f"- {verdict}" for verdict in verdicts] + [""] * bool(verdicts)
     return "\n".join(lines).rstrip() + "\n"
@@ -170,28 +181,14 @@ def print_table(found: list[dict], console: Console) -> None:
     width = min(WIDTH, console.width)
     for entry in found:
         console.print(Text(_title(entry), style="bold"), width=width)
-        _print_rows(_arm_header(entry["rate"]), _arm_rows(entry), console, width)
+        _print_rows(_arm_header(entry), _arm_rows(entry), console, width)
         if entry["comparisons"]:
             _print_rows(COMPARISON_HEADER, _comparison_rows(entry), console, width)
             console.print(Text(BESIDE), width=width)
             _print_rows(BESIDE_HEADER, _beside_rows(entry), console, width)
+        if held := holdings.table(entry, _names(entry)):
+            console.print(Text(holdings.CAPTION), width=width)
+            _print_rows(held[0], held[1:], console, width)
         for verdict in _verdicts(entry):
             console.print(Text(verdict), width=width)
         console.print()
-
-
-def plot_curves(curves: dict[str, list[tuple[int, float]]], rate: str, path: Path) -> None:
-    """The validation `rate` in percent against updates, a line a cell, as a PNG at `path`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only the report plots
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = FigureCanvasAgg(figure).figure.add_subplot()
-    for name, points in sorted(curves.items()):
-        updates, wers = zip(*points, strict=True) if points else ((), ())
-        axes.plot(updates, wers, marker=".", label=name)
-    axes.set(xlabel="updates", ylabel=f"validation {rate} (%)")
-    axes.grid(alpha=0.3)
-    if curves:
-        axes.legend(fontsize="small")
-    figure.savefig(path, format="png", dpi=120, metadata={"Software": None})

@@ -18,9 +18,14 @@ def differ(one: dict[str, str], other: dict[str, str]) -> set[str]:
 def test_digests_tell_a_front_end_a_size_and_everything_else_apart():
     masked, none = digests_of("arm=masked"), digests_of("arm=none")
     assert differ(masked, none) == {"front_end"}
-    assert differ(none, digests_of("arm=none", "recognizer.encoder.width=192", "recognizer.width=96")) == {"shared"}
-    for setting in ("recognizer.encoder.dropout=0.1", "recognizer.updates=50", "labels.hours=0.1"):
-        assert differ(none, digests_of("arm=none", setting)) == {"shared", "unsized"}
-    assert not differ(masked, digests_of("arm=masked", "autoencoder.trained=false", "recognizer.thaw=0.5", "seed=7"))
+    assert differ(none, digests_of("arm=none", "recognizer.encoder.width=192", "recognizer.width=96")) == {
+        "shared",
+        "untimed",
+    }
+    assert differ(none, digests_of("arm=none", "recognizer.updates=50")) == {"shared", "unsized"}
+    for setting in ("recognizer.encoder.dropout=0.1", "labels.hours=0.1"):
+        assert differ(none, digests_of("arm=none", setting)) == {"shared", "unsized", "untimed"}
+    for setting in ("autoencoder.trained=false", "recognizer.thaw=0.5", "seed=7", "unlabeled.hours=1"):
+        assert not differ(masked, digests_of("arm=masked", setting))
     for setting in ("autoencoder.bottleneck=32", "recognizer.frontend=frozen"):
         assert differ(masked, digests_of("arm=masked", setting)) == {"front_end"}

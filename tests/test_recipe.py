@@ -99,6 +99,13 @@ def test_a_setting_that_an_arm_lacks_leaves_that_arm_as_one_cell(tiny):
     assert sorted(arms) == ["masked", "masked", "none"]
 
 
+def test_an_encoder_is_chosen_on_the_command_line_and_leaves_an_arm_without_one_as_it_is(tiny):
+    encoders = "encoder@autoencoder.encoder=conformer,transformer"
+    output = recipe(tiny, "stage=5", "stop_stage=5", "arm=none,masked", "seed=1", encoders, "dry_run=true")
+    arms = [line.split("labels-all-0/")[1].split("-")[0] for line in output.splitlines()]
+    assert sorted(arms) == ["masked", "masked", "none"]
+
+
 def test_weights_do_not_depend_on_how_many_trainings_run_side_by_side(tiny, tmp_path):
     folder = borrow(tiny, tmp_path)
     recipe(folder, "stage=3", "stop_stage=5", "arm=none,masked", "seed=1", "machine.jobs=1", "logger=csv")
@@ -120,8 +127,10 @@ def test_every_arm_gets_the_same_number_of_trials_on_a_seed_that_no_report_uses(
     assert {arm: made.count(arm) for arm in made} == {"none": 8, "random": 8, "masked": 8}
     sweeps = {p.stem: yaml.safe_load(p.read_text()) for p in (CONF / "sweep").glob("*.yaml")}
     tuned = str(sweeps["tune"]["hydra"]["sweeper"]["params"]["seed"])
-    for name in ("default", "arms"):
-        assert tuned not in sweeps[name]["hydra"]["sweeper"]["params"]["seed"].split(",")
+    for name in sweeps.keys() - {"tune"}:
+        params = sweeps[name]["hydra"]["sweeper"]["params"]
+        for product in params if isinstance(params, list) else [params]:
+            assert tuned not in product["seed"].split(",")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert list(compose("config", ["sweep=tune"]).decoder.splits) == ["dev"]
 
@@ -129,7 +138,7 @@ def test_every_arm_gets_the_same_number_of_trials_on_a_seed_that_no_report_uses(
 def test_the_sweep_over_arms_holds_every_control_once_a_seed(tmp_path):
     made = trainings(tmp_path, "sweep=arms", "seed=1")
     arms = [path.split("/")[-1].rpartition("-")[0] for path in made]
-    assert sorted(arms) == sorted(path.stem for path in (CONF / "arm").glob("*.yaml"))
+    assert sorted([*arms, "external"]) == sorted(path.stem for path in (CONF / "arm").glob("*.yaml"))
 
 
 def test_random_follows_every_override_of_the_pretrained_arm_and_stays_untrained():

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from local.errors import InputError
 from local.matched_pairs import matched_pairs
+from local.plots import lines, plot_curves, plot_hours
 from local.results import Cell, entries
 from local.scoring import write_scores
 from local.significance import bootstrap, compare, holm, resample
-from local.tables import plot_curves, print_table, render_markdown
+from local.tables import print_table, render_markdown
 
 SPEAKERS = 8
 LENGTH = 50  # words of each speaker's one utterance
@@ -88,18 +89,20 @@ def test_the_family_of_holm_is_that_of_the_pretrained_arms(tmp_path):
 
 def test_each_contrast_changes_one_thing(tmp_path):
     def row(arm: str, signature: str, **changes) -> Cell:
-        same = {"shared": "recipe", "unsized": "recipe but size"} | changes
+        same = {"shared": "recipe", "unsized": "recipe but size", "untimed": "recipe but updates"} | changes
         return cell(tmp_path, arm, 1, errors(10, 1), signature=signature, **same)
 
     (entry,) = entries([
-        row("none", "n"), row("none", "other-recipe", shared="other", unsized="other"),
+        row("none", "n"), row("none", "other-recipe", shared="other", unsized="other", untimed="other"),
+        row("longer", "long", shared="longer", unsized="longer"),
         row("wide", "as-large", shared="wide"), row("wide", "larger", shared="wide", parameters=2000000),
         row("random", "r-masked", front_end="masked"), row("random", "r-dense", front_end="dense"),
-        row("masked", "m", front_end="masked", parameters=1200000), row("dense", "d", front_end="dense", parameters=10),
+        row("masked", "m", front_end="masked", parameters=1200000, frontend="finetuned"),
+        row("dense", "d", front_end="dense", parameters=10),
     ])  # fmt: skip
     assert {(c["signature"], c["baseline_signature"]) for c in entry["comparisons"]} == {
-        ("m", "n"), ("m", "as-large"), ("m", "r-masked"), ("d", "n"), ("d", "r-dense"),
-        ("as-large", "n"), ("larger", "n"), ("r-masked", "n"), ("r-dense", "n"),
+        ("m", "n"), ("m", "long"), ("m", "as-large"), ("m", "r-masked"), ("d", "n"), ("d", "r-dense"),
+        ("long", "n"), ("as-large", "n"), ("larger", "n"), ("r-masked", "n"), ("r-dense", "n"),
     }  # fmt: skip
 
 
@@ -161,6 +164,49 @@ def test_label_hours_make_entries_in_order_and_none_is_all(tmp_path):
     assert [entry["label_hours"] for entry in found] == [0.5, 10.0, None]
     page = render_markdown(found)
     assert page.index("0.5 h of labels") < page.index("10 h of labels") < page.index("all labels")
+
+
+def test_a_label_subset_for_each_seed_is_said_and_fixed_ones_are_not_pooled(tmp_path):
+    drawn = [replace(c, label_subset=None, label_hours=1 / 6) for c in sweep(tmp_path, none=10, masked=8)]
+    fixed = [
+        cell(tmp_path, "none", 1, [5, 5], signature=str(subset), label_subset=subset, label_hours=0.2)
+        for subset in (0, 1)
+    ]
+    found = entries([*fixed, *drawn])
+    assert [(e["label_subset"], len(e["arms"]), len(e["comparisons"])) for e in found] == [
+        (None, 2, 1), (0, 1, 0), (1, 1, 0)
+    ]  # fmt: skip
+    page = render_markdown(found)
+    assert "toy, 10 min of labels drawn anew for each seed, test" in page and "toy, 12 min of labels, test" in page
+
+
+def rows_over_hours() -> list[dict]:
+    """Entries at 0.5 h and at all labels, which are 5 h; `pca` is at one of them alone."""
+
+    def row(arm: str, wer: float, hours: float, settings: str) -> dict:
+        unlabeled = None if arm == "none" else 2.0
+        named = {"arm": arm, "settings": settings, "wer": wer, "ci": [wer - 2, wer + 2]}
+        return named | {"labeled_hours": hours, "unlabeled_hours": unlabeled}
+
+    common = {"corpus": "toy", "split": "test", "decoder": "greedy", "rate": "WER"}
+    half = [row("none", 60, 0.5, "labels=drawn labels.hours=0.5"), row("masked", 50, 0.5, "labels.hours=0.5")]
+    full = [row("masked", 20, 5.0, ""), row("none", 30, 5.0, "labels.hours=all"), row("pca", 40, 5.0, "")]
+    return [common | {"arms": full}, common | {"arms": half}]
+
+
+def test_an_arm_is_one_line_over_labeled_hours_whatever_its_label_settings(tmp_path):
+    ((key, found),) = lines(rows_over_hours(), "labeled_hours").items()
+    assert key == ("toy", "test", "greedy", "WER")
+    assert {name: [(row["labeled_hours"], row["wer"]) for row in rows] for name, rows in found.items()} == {
+        "none": [(0.5, 60), (5.0, 30)], "masked": [(0.5, 50), (5.0, 20)], "pca": [(5.0, 40)],
+    }  # fmt: skip
+    plot_hours(rows_over_hours(), "labeled_hours", tmp_path)
+    assert (tmp_path / "labeled_hours-test-greedy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_there_is_no_picture_of_one_amount_of_unlabeled_audio(tmp_path):
+    plot_hours(rows_over_hours(), "unlabeled_hours", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_unlike_references_are_refused_and_both_directories_named(tmp_path):

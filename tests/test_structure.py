@@ -80,6 +80,8 @@ def test_the_driver_refuses_in_one_line_what_it_does_not_know(arguments, message
         ("autoencoder.botleneck=3", "unknown setting 'autoencoder.botleneck'; the nearest is 'autoencoder.bottleneck'"),
         ("arm=maskd", "unknown arm 'maskd'; the nearest is 'masked'"),
         ("recognizer.encoder.widht=3", "the nearest is 'recognizer.encoder.width'"),
+        ("encoder@autoencoder.encoder=conformr", "unknown encoder 'conformr'; the nearest is 'conformer'"),
+        ("autoencoder.noise=much", "autoencoder.noise=much: expected a number"),
         ("seed", "expected key=value"),
     ],
 )

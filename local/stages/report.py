@@ -1,4 +1,4 @@
-"""Stage 8: the comparison of a sweep's cells, as RESULTS.md, results.json, curves.png and a table."""
+"""Stage 8: the comparison of a sweep's cells, as RESULTS.md, results.json, pictures and a table."""
 
 import json
 import logging
@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 from local.errors import InputError
-from local.marker import digest, read_marker
+from local.manifest import rows
+from local.marker import digest, read_json, read_marker
 from local.stage import require, stage
 
 log = logging.getLogger(__name__)
-COPIED = ("corpus", "label_hours", "decoder", "arm", "frontend", "signature", "seed")  # of a cell, as it is
-COPIED += ("rate", "settings", "shared", "unsized", "front_end")
+COPIED = ("corpus", "label_hours", "label_subset", "decoder", "arm", "frontend", "signature", "seed")  # as they are
+COPIED += ("rate", "settings", "shared", "unsized", "untimed", "front_end")
 
 
 def listed(path: str | None) -> list[dict]:
@@ -22,12 +23,24 @@ def listed(path: str | None) -> list[dict]:
 
 
 def _scores(cfg) -> dict:
-    """The cells and the markers of their scores: what a report depends on besides its own settings."""
-    return {"cells": cfg.cells, "scores": [digest(read_marker(cell["dirs"]["score"])) for cell in listed(cfg.cells)]}
+    """The cells, the markers of their scores and what their bottlenecks hold: what a report depends on besides."""
+    cells = listed(cfg.cells)
+    scores = [digest(read_marker(cell["dirs"]["score"])) for cell in cells]
+    return {"cells": cfg.cells, "scores": scores, "quality": [_quality(cell) for cell in cells]}
+
+
+def _quality(cell: dict) -> dict | None:
+    """What its bottleneck holds, if it has one and that was measured."""
+    return read_json(Path(cell["dirs"]["bottleneck"]) / "quality.json") if cell["dirs"]["bottleneck"] else None
 
 
 def _json(directory: str, name: str):
     return json.loads((Path(directory) / name).read_text(encoding="utf-8"))
+
+
+def _hours(data: str) -> float:
+    """Of all the labeled audio."""
+    return sum(float(seconds) for _, _, seconds in rows(Path(data) / "train/utt2dur")) / 3600
 
 
 def scored(cells: list[dict]) -> list:
@@ -52,6 +65,9 @@ def scored(cells: list[dict]) -> list:
                 parameters=trained["parameters"] + frozen, dropped=trained["health"]["dropped"],
                 updates=trained["updates"] + pretrained["updates"],
                 device_seconds=trained["device_seconds"] + pretrained["device_seconds"],
+                augmentation=trained["augmentation"], quality=_quality(cell),
+                labeled_hours=cell["label_hours"] or _hours(dirs["data"]),
+                unlabeled_hours=pretrained["hours"] if cell["reads_unlabeled"] else None,
                 **{key: cell[key] for key in COPIED},
             )
             for split in splits
@@ -69,16 +85,19 @@ def _show(cfg) -> None:
     console = Console()
     print_table(_json(str(out), "results.json"), console if console.is_terminal else Console(width=100))
     if cfg.publish:
-        for name in ("RESULTS.md", "results.json"):
-            shutil.copyfile(out / name, Path("recipes") / cfg.corpus.name / name)
+        published = Path(cfg.dirs.published)
+        published.mkdir(parents=True, exist_ok=True)
+        for path in (out / "RESULTS.md", out / "results.json", *out.glob("*_hours-*.png")):
+            shutil.copyfile(path, published / path.name)
     log.info("report: %s", out / "RESULTS.md")
 
 
 @stage(writes="report", extra=_scores, after=_show)
 def run(cfg, partial) -> None:
     from local import logger
+    from local.plots import AXES, plot_curves, plot_hours
     from local.results import entries
-    from local.tables import plot_curves, render_markdown
+    from local.tables import render_markdown
 
     cells = listed(cfg.cells)
     made = [cell["dirs"][key] for cell in cells for key in ("features", "pretrain", "bottleneck", "finetune", "score")]
@@ -88,10 +107,16 @@ def run(cfg, partial) -> None:
     found = entries(scored(cells))
     (partial / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (partial / "RESULTS.md").write_text(render_markdown(found), encoding="utf-8")
+    for over in AXES:
+        plot_hours(found, over, partial)
     curves = {}
     for cell in cells:
-        rows = _json(cell["dirs"]["finetune"], "history.json")
+        history = _json(cell["dirs"]["finetune"], "history.json")
         name = f"{cell['arm']} {cell['signature']} seed {cell['seed']}"
-        curves[name] = [(row["step"], row["val_wer"]) for row in rows]
+        curves[name] = [(row["step"], row["val_wer"]) for row in history]
+        held = cell["dirs"]["bottleneck"]
+        copy = partial / f"reconstruction-{cell['arm']}-{cell['front_end']}.png"  # of the first seed
+        if held and (picture := Path(held) / "reconstruction.png").exists() and not copy.exists():
+            shutil.copyfile(picture, copy)
     plot_curves(curves, cells[0]["rate"], partial / "curves.png")
     logger.log_report(cfg, partial, found)

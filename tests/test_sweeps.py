@@ -1,0 +1,64 @@
+"""The sweeps that draw a curve, from their cells to the pictures."""
+
+import json
+from collections import Counter
+
+from hydra import compose, initialize_config_dir
+
+from local.config import CONF
+from tests.conftest import borrow, recipe, whole
+
+
+def made(folder, stage: int, *settings: str) -> list[str]:
+    """The directories that a stage of a sweep would make, below exp/, without their signatures."""
+    lines = recipe(folder, f"stage={stage}", f"stop_stage={stage}", "dry_run=true", *settings, tiny=[]).splitlines()
+    return [next(word for word in line.split() if word.startswith("exp/"))[4:].rpartition("-")[0] for line in lines]
+
+
+def test_label_efficiency_has_three_arms_at_each_budget_and_every_control_at_one_hour(tmp_path):
+    found = Counter(made(tmp_path, 5, "sweep=label_efficiency", "recipe=mini_librispeech"))
+    arms = ("none", "random", "masked")
+    controls = ("longer", "wide", "masked_frozen", "dense", "pca")
+    assert found == (
+        {f"mini_librispeech/labels-0.1667-{seed}/{arm}": 1 for seed in (1, 2, 3) for arm in arms}
+        | {f"mini_librispeech/labels-1-0/{arm}": 3 for arm in arms + controls}
+        | {f"mini_librispeech/labels-all-0/{arm}": 3 for arm in arms}
+    )
+    # of `masked`, trained and with random weights, one a seed for all budgets
+    assert Counter(made(tmp_path, 3, "sweep=label_efficiency")) == {
+        "pretrain/masked": 6, "pretrain/dense": 3, "pretrain/pca": 3
+    }  # fmt: skip
+
+
+def test_unlabeled_pretrains_on_four_amounts_and_has_its_baselines_once(tmp_path):
+    found = Counter(made(tmp_path, 5, "sweep=unlabeled"))
+    assert found == {f"espeak/labels-1-0/{arm}": n for arm, n in (("masked", 12), ("none", 3), ("random", 3))}
+    assert Counter(made(tmp_path, 3, "sweep=unlabeled")) == {"pretrain/masked": 15}
+
+
+def test_longer_has_more_updates_than_none_in_every_recipe_and_is_like_it_otherwise():
+    for recipe_name in (path.stem for path in (CONF / "recipe").glob("*.yaml")):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            none, longer = (compose("config", [f"recipe={recipe_name}", f"arm={a}"]) for a in ("none", "longer"))
+        assert longer.recognizer.updates > none.recognizer.updates
+        assert {k for k in none.recognizer if none.recognizer[k] != longer.recognizer[k]} == {"updates"}
+        assert longer.dirs.frontend == none.dirs.frontend
+
+
+def test_a_list_of_products_ends_in_a_table_for_each_budget_and_a_picture(tiny, tmp_path):
+    folder = borrow(tiny, tmp_path)
+    first = 'arm:"none,masked",seed:"1,2",labels:drawn,labels.hours:0.004'
+    second = 'arm:"none,longer,masked",seed:"1,2",labels.hours:all'
+    settings = (f"hydra.sweeper.params=[{{{first}}},{{{second}}}]", "logger=csv")
+    output = whole(folder, "sweep=label_efficiency", *settings)
+    report = folder / "exp/espeak/report/label_efficiency"
+    found = json.loads((report / "results.json").read_text())
+    arms = [[(row["arm"], len(row["seeds"])) for row in entry["arms"]] for entry in found]
+    assert arms == [[("none", 2), ("masked", 2)], [("none", 2), ("longer", 2), ("masked", 2)]]
+    assert [(e["label_hours"], e["label_subset"]) for e in found] == [(0.004, None), (None, 0)]
+    pairs = {(c["baseline"], c["arm"]) for c in found[1]["comparisons"]}
+    assert pairs == {("none", "longer"), ("none", "masked"), ("longer", "masked")}
+    assert "0 min of labels drawn anew for each seed" in output
+    assert len(list(folder.glob("exp/espeak/labels-0.004-[12]/*"))) == 2 * 2 + 4  # with their locks
+    assert len(list(folder.glob("exp/pretrain/masked-????????"))) == 2
+    assert [path.name for path in report.glob("*_hours-*.png")] == ["labeled_hours-test-greedy.png"]
