@@ -1,6 +1,6 @@
 """Our baseline against SpeechBrain's own CTC recipe: the same audio, labels, device and time.
 
-    python -m tests.bench.rival [--root $HOURGLASS_DATA/LibriSpeech] [--hours 1] [--updates 2000] [--model crdnn]
+    python -m tests.bench.rival [--root $HOURGLASS_DATA/LibriSpeech] [--hours 1] [--updates 2000]
 
 Arm `none` of recipe mini_librispeech is trained for its updates; then the rival (tests/bench/speechbrain_recipe.py) for
 as many seconds as that took, each in a process of its own with one thread. On a CPU counted is CPU time, which on a
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -106,9 +107,12 @@ def rival(arguments: argparse.Namespace) -> None:
     out.mkdir(exist_ok=True)
     train, dev = (theirs.dataset(utterances(cfg, split), encoder, out / f"{split}.json") for split in ("train", "dev"))
     train, loading = theirs.batching(train, arguments.batches, cfg.recognizer.batch_seconds, arguments.seed)
+    optimizer = theirs.OPTIMIZERS[arguments.optimizer]
+    if arguments.rate:
+        optimizer = partial(optimizer, lr=arguments.rate)
     with tempfile.TemporaryDirectory() as checkpoints:
         brain = theirs.recipe(
-            arguments.model, arguments.width, arguments.optimizer, encoder, Path(checkpoints), arguments.device,
+            arguments.model, arguments.width, optimizer, encoder, Path(checkpoints), arguments.device,
             arguments.seconds, clock(arguments.device),
         )  # fmt: skip
         print(f"rival: {sum(p.numel() for p in brain.modules.parameters()):,} parameters", flush=True)
@@ -125,9 +129,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--updates", type=int, help="of ours; the recipe's")
     parser.add_argument("--seed", default=1, type=int)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--model", default="crdnn", choices=("crdnn", "strided"), help="of the rival")
+    parser.add_argument("--model", default="strided", choices=("crdnn", "strided"), help="of the rival")
     parser.add_argument("--width", default=128, type=int, help="of the rival")
     parser.add_argument("--optimizer", default="adam", choices=("adadelta", "adam"), help="of the rival")
+    parser.add_argument("--rate", type=float, help="of learning, of the rival; its recipes', 1.0 or 0.001")
     parser.add_argument("--batches", default="dynamic", choices=("sorted", "dynamic"), help="of the rival")
     parser.add_argument("--work", type=os.path.abspath, help="a folder to use again, with its features")
     parser.add_argument("--side", choices=("ours", "rival"), help="run one side, in the working directory")

@@ -10,6 +10,7 @@ Conformer recipes' front end of strided convolutions, on LSTMs instead of attent
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import speechbrain as sb
@@ -33,8 +34,8 @@ from local.scoring import count
 
 MELS = 80
 OPTIMIZERS = {  # of its CRDNN recipes and of its Conformer recipes, whose rate is for larger batches
-    "adadelta": lambda parameters: torch.optim.Adadelta(parameters, lr=1.0, rho=0.95, eps=1e-8),
-    "adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-3, betas=(0.9, 0.98), eps=1e-9),
+    "adadelta": partial(torch.optim.Adadelta, lr=1.0, rho=0.95, eps=1e-8),
+    "adam": partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.98), eps=1e-9),
 }
 
 
@@ -125,18 +126,13 @@ class Recipe(sb.Brain):
         self.encoder, self.clock, self.left = encoder, clock, budget
         self.updates, self.heard, self.spent = 0, 0.0, 0.0
         self.annealing = sb.nnet.schedulers.NewBobScheduler(
-            initial_value=self.optimizer_rate, annealing_factor=0.8, improvement_threshold=0.0025
+            initial_value=self.opt_class.keywords["lr"], annealing_factor=0.8, improvement_threshold=0.0025
         )
         self.drop = nn.ModuleList([
             SpectrogramDrop(15, 25, 5, 5, dim=1),
             SpectrogramDrop(1, 16, 1, 1, dim=2),
         ])  # fmt: skip
         return self
-
-    @property
-    def optimizer_rate(self) -> float:
-        """The rate that the optimizer begins with."""
-        return self.opt_class([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"]
 
     def compute_forward(self, batch, stage) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities [B, T, units] and relative lengths [B]."""
@@ -200,7 +196,7 @@ class Recipe(sb.Brain):
 
 
 def recipe(
-    model: str, width: int, optimizer: str, encoder: CTCTextEncoder, out: Path, device: str, budget: float,
+    model: str, width: int, optimizer: partial, encoder: CTCTextEncoder, out: Path, device: str, budget: float,
     clock: Callable = time.perf_counter,
 ) -> Recipe:  # fmt: skip
     """An untrained recipe that keeps its checkpoints in `out`."""
@@ -210,7 +206,7 @@ def recipe(
         "model": make(width), "output": nn.Linear(times * width, len(encoder)),
     }  # fmt: skip
     checkpointer = sb.utils.checkpoints.Checkpointer(out, recoverables={**modules})
-    brain = Recipe(modules, OPTIMIZERS[optimizer], run_opts={"device": device}, checkpointer=checkpointer)
+    brain = Recipe(modules, optimizer, run_opts={"device": device}, checkpointer=checkpointer)
     return brain.prepare(encoder, clock, budget)
 
 
