@@ -17,7 +17,7 @@ import numpy as np
 from local.audio import sixteen_bit
 from local.errors import InputError
 from local.ledger import MASKS, Ledger
-from local.manifest import SPLITS, Utterance
+from local.manifest import SPLITS, Utterance, rows
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +91,8 @@ def audio_leaks(directories: dict[str, list[Path]], allowed: list[str], scratch:
     with Ledger(scratch) as ledger:
         for split, places in directories.items():
             for path in (place / "audio_digest" for place in places):
-                if path.exists():
-                    with open(path, encoding="utf-8") as lines:
-                        for line in lines:
-                            key, _, value = line.strip().partition(" ")
-                            ledger.add(split, Utterance(key, "", "", 0.0), digest=value)
+                for _, key, value in rows(path) if path.exists() else ():
+                    ledger.add(split, Utterance(key, "", "", 0.0), digest=value)
         return leaks(shared(ledger, ("audio",)), allowed)
 
 
@@ -108,8 +105,7 @@ def shared_with_text(text: Path, data: Path) -> dict[str, dict[tuple[str, str], 
     wanted: dict[str, set[str]] = {}
     for _, split in LM_PAIRS:
         if (data / split / "text").exists():
-            with open(data / split / "text", encoding="utf-8") as lines:
-                wanted[split] = {_plain(line.partition(" ")[2]) for line in lines}
+            wanted[split] = {_plain(sentence) for _, _, sentence in rows(data / split / "text")}
     found = {split: set() for split in wanted}
     try:
         with (gzip.open if text.suffix == ".gz" else open)(text, "rt", encoding="utf-8") as lines:

@@ -4,12 +4,13 @@ Windows are centered: frame t is around sample t * hop, with zeros beyond both e
 and gives [1 + N // hop, width]; or a batch of them on any device, where padding changes no frame.
 """
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 
 import numpy as np
 
 
-class Extractor:
+class Extractor(ABC):
     """`win_length` and `hop_length` in milliseconds. SpeechBrain is imported late, for that takes seconds."""
 
     def __init__(self, sample_rate: int, win_length: int, hop_length: int) -> None:
@@ -27,12 +28,12 @@ class Extractor:
             frames = torch.tensor([1 + len(samples) // self.hop])
             return self.frames(torch.from_numpy(samples)[None], frames)[0].numpy()
 
+    @abstractmethod
     def frames(self, samples, lengths):
         """Samples [B, N], zero behind each utterance, to frames [B, 1 + N // hop, width].
 
         `lengths` [B] are the utterances' own in frames; what lies behind them is undefined.
         """
-        raise NotImplementedError
 
 
 class Fbank(Extractor):

@@ -7,7 +7,6 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context
@@ -42,11 +41,12 @@ def extract_shard(
             try:
                 samples = audio.read(utterance.audio, extract.sample_rate, *part, resample=resample)
                 clipped = check(utterance, samples, extract.sample_rate, extract.frame_shift)
+                told = not utterance.recording and audio.header(utterance.audio).digest  # in stage 1's audio_digest
             except InputError as error:
                 errors.append(f"{utterance.id} in {error}" if utterance.recording else str(error))
                 continue
             more = {}
-            if utterance.recording or not audio.header(utterance.audio).digest:  # stage 1 has the others'
+            if not told:
                 more["audio_digest"] = digest(samples)
             if clipped > CLIPPED * len(samples):
                 more["clipped"] = f"{clipped / len(samples):.4f} {utterance.audio}"
@@ -125,18 +125,14 @@ def _utterances(directory: Path) -> Iterator[manifest.Utterance]:
     """The utterances of a data directory without their texts, one at a time."""
     segments = (directory / "segments").exists()
     recordings = manifest.read_table(directory / "wav.scp") if segments else {}
-    with ExitStack() as stack:
-        tables = (
-            stack.enter_context(open(directory / name, encoding="utf-8"))
-            for name in ("utt2spk", "utt2dur", "segments" if segments else "wav.scp")
-        )
-        for rows in zip(*tables, strict=True):
-            (key, speaker), (_, seconds), (_, place) = (row.strip().split(" ", 1) for row in rows)
-            found = manifest.Utterance(key, speaker, place, float(seconds))
-            if segments:
-                recording, start, _ = place.split()
-                found = replace(found, audio=recordings[recording], recording=recording, start=float(start))
-            yield found
+    names = ("utt2spk", "utt2dur", "segments" if segments else "wav.scp")
+    for rows in zip(*(manifest.rows(directory / name) for name in names), strict=True):
+        (_, key, speaker), (_, _, seconds), (_, _, place) = rows
+        found = manifest.Utterance(key, speaker, place, float(seconds))
+        if segments:
+            recording, start, _ = place.split()
+            found = replace(found, audio=recordings[recording], recording=recording, start=float(start))
+        yield found
 
 
 def _lines(path: Path) -> int:

@@ -27,7 +27,7 @@ from local.features import extract_shard
 from local.results import entries
 from local.tables import render_markdown
 from tests.conftest import REPOSITORY, TINY, here, recipe, speech
-from tests.test_models import autoencoder, configuration, loss_of
+from tests.test_models import autoencoder, configuration, loss_of, losses
 from tests.test_results import cell, errors
 from tests.test_survival import LONGER, same, start, weights
 
@@ -219,15 +219,9 @@ def test_batches_are_functions_of_seed_and_step_and_targets_are_clean(stored, fo
 def test_an_autoencoder_learns_to_reconstruct_the_clean_features(stored, folders, name):
     module, _ = autoencoder(name, *["autoencoder.encoder.width=16"] * (name == "masked"))
     batch = batcher(stored("fbank"), crop=150, **folders | {"share": 1.0}).at(0)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=0.003)
-    first = loss_of(module, batch)
-    assert not torch.equal(first, loss_of(module, batch._replace(target=None)))
-    for _ in range(12):
-        optimizer.zero_grad()
-        loss = loss_of(module, batch)
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.99 * first.item()
+    assert not torch.equal(loss_of(module, batch), loss_of(module, batch._replace(target=None)))
+    first, last = losses(module, batch)
+    assert last < 0.99 * first
 
 
 @given(st.integers(160, 500_000), st.sampled_from([0.5, 0.9, 1.0, 1.05, 1.1, 1.25, 2.0]))

@@ -217,6 +217,15 @@ def test_a_cut_or_foreign_ark_is_one_line(tmp_path):
         archive.read(tmp_path, "none")
 
 
+def test_a_file_cut_by_less_than_a_frame_since_stage_1_is_left_out_alone(tmp_path):
+    paths = kaldi_directory(tmp_path / "dev", 3)
+    paths[1].write_bytes(paths[1].read_bytes()[:-40])
+    extract(tmp_path, ["dev"], FBANK, tmp_path / "out", Path("final"), 1, skip=True)
+    (line,) = (tmp_path / "out/dev/left_out").read_text().splitlines()
+    assert line.startswith(f"{paths[1]}: cut short (")
+    assert len((tmp_path / "out/dev/feats.scp").read_text().splitlines()) == 2
+
+
 SMALL_SHARDS = """
 import sys
 from pathlib import Path

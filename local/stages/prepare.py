@@ -31,10 +31,8 @@ def _audio(cfg, data: Path) -> dict:
         return {}
     found = hashlib.blake2b(digest_size=16)
     for split in SPLITS:
-        with open(data / split / "wav.scp", encoding="utf-8") as lines:
-            for line in lines:
-                path = line.rstrip("\n").partition(" ")[2]
-                found.update(f"{path} {stamp(path)}\n".encode())
+        for _, _, path in manifest.rows(data / split / "wav.scp"):
+            found.update(f"{path} {stamp(path)}\n".encode())
     return {"audio": found.hexdigest()}
 
 

@@ -48,6 +48,7 @@ def scored(cells: list[dict]) -> list:
     from local.results import Cell
 
     found = []
+    hours = {data: _hours(data) for data in {cell["dirs"]["data"] for cell in cells if not cell["label_hours"]}}
     for cell in cells:
         dirs = cell["dirs"]
         for key in ("pretrain", "finetune", "score"):
@@ -66,7 +67,7 @@ def scored(cells: list[dict]) -> list:
                 updates=trained["updates"] + pretrained["updates"],
                 device_seconds=trained["device_seconds"] + pretrained["device_seconds"],
                 augmentation=trained["augmentation"], quality=_quality(cell),
-                labeled_hours=cell["label_hours"] or _hours(dirs["data"]),
+                labeled_hours=cell["label_hours"] or hours[dirs["data"]],
                 unlabeled_hours=pretrained["hours"] if cell["reads_unlabeled"] else None,
                 **{key: cell[key] for key in COPIED},
             )
