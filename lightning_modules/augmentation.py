@@ -12,7 +12,7 @@ from speechbrain.augment.time_domain import SpeedPerturb
 from speechbrain.processing.signal_processing import compute_amplitude, convolve1d, dB_to_amplitude, rescale
 from torch.nn.functional import pad
 
-from lightning_modules.batch import ROUND, Batcher, padding_mask
+from lightning_modules.batch import ROUND, Batcher, moments, padding_mask
 from local import archive
 from local.augmentation import ROOM, load
 from local.extractors import Extractor
@@ -166,13 +166,5 @@ class AudioBatcher(Batcher):
         features = self.extractor.frames(pad(waves, (0, frames * hop - 1 - waves.shape[1])), lengths)
         inside = padding_mask(lengths, frames)[:, :, None]
         index = index.to(waves.device)
-        mean, deviation = [each[index] for each in self.moments] if self.moments else _moments(features, inside)
+        mean, deviation = [each[index] for each in self.moments] if self.moments else moments(features, inside)
         return features.sub_(mean).div_(deviation).mul_(inside), lengths  # in place: new memory costs more than sums
-
-
-def _moments(features: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation [B, 1, D] of each utterance's own frames, as local/archive.py takes them."""
-    count = inside.sum(1, keepdim=True)
-    mean = ((features * inside).sum(1, keepdim=True, dtype=torch.float64) / count).float()  # of a constant, just that
-    squares = torch.linalg.vector_norm((features - mean).mul_(inside), dim=1, keepdim=True).square()
-    return mean, (squares / count).clamp(min=1e-8).sqrt()

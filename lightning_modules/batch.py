@@ -19,7 +19,8 @@ ROUND = 16  # frames to which T is rounded up
 class Batch(NamedTuple):
     """`features` [B, T, D], zero behind each of `lengths` [B]; `labels` [B, L] with `label_lengths` [B], if any.
 
-    `target` [B, T, D] are the clean features where `features` were corrupted.
+    `target` [B, T, D] are the clean features where `features` were corrupted. Where an update's batch does not fit into
+    memory it is split, and this is its `part`-th part; `share` weighs its loss, and is 1 on average over the parts.
     """
 
     ids: list[str]
@@ -28,6 +29,20 @@ class Batch(NamedTuple):
     labels: torch.Tensor | None = None
     label_lengths: torch.Tensor | None = None
     target: torch.Tensor | None = None
+    part: int = 0
+    share: float = 1.0
+
+    def split(self, parts: int) -> "Iterator[Batch]":
+        """`parts` batches that make this one together; where it has fewer utterances, some count for nothing."""
+        sizes = self.lengths if self.label_lengths is None else self.label_lengths  # what a loss is a mean over
+        for part, rows in enumerate(torch.arange(len(self.ids)).tensor_split(parts)):
+            share = parts * float(sizes[rows].sum() / sizes.sum())
+            rows = rows if len(rows) else torch.tensor([0])
+            frames = -(-int(self.lengths[rows].max()) // ROUND) * ROUND
+            whole = (self.features[:, :frames], self.lengths, self.labels, self.label_lengths)
+            target = None if self.target is None else self.target[rows, :frames]
+            tensors = (None if one is None else one[rows] for one in whole)
+            yield Batch([self.ids[i] for i in rows.tolist()], *tensors, target, part, share)
 
     @property
     def clean(self) -> torch.Tensor:
@@ -43,6 +58,14 @@ def seed_of(*what: object) -> int:
 def padding_mask(lengths: torch.Tensor, frames: int) -> torch.Tensor:
     """[B, T], true where a frame belongs to its utterance."""
     return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
+def moments(features: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation [B, 1, D] of each utterance's own frames, as local/archive.py takes them."""
+    count = inside.sum(1, keepdim=True)
+    mean = ((features * inside).sum(1, keepdim=True, dtype=torch.float64) / count).float()  # of a constant, just that
+    squares = torch.linalg.vector_norm((features - mean).mul_(inside), dim=1, keepdim=True).square()
+    return mean, (squares / count).clamp(min=1e-8).sqrt()
 
 
 class Batcher:

@@ -9,14 +9,16 @@ from lightning_modules.batch import Batch, Batcher
 
 
 class _Steps(IterableDataset):
-    def __init__(self, batcher: Batcher, first: int, count: int) -> None:
-        self.batcher, self.first, self.count = batcher, first, count
+    def __init__(self, batcher: Batcher, first: int, count: int, parts: int) -> None:
+        self.batcher, self.first, self.count, self.parts = batcher, first, count, parts
 
     def __len__(self) -> int:
-        return self.count
+        return self.count * self.parts
 
     def __iter__(self) -> Iterator[Batch]:
-        return (self.batcher.at(step) for step in range(self.first, self.first + self.count))
+        for step in range(self.first, self.first + self.count):
+            batch = self.batcher.at(step)
+            yield from batch.split(self.parts) if self.parts > 1 else [batch]
 
 
 class _All(IterableDataset):
@@ -31,18 +33,19 @@ class DataModule(pl.LightningDataModule):
     """What Lightning calls an epoch is here the stretch between two validations: at most `check_every` updates.
 
     Checkpoints are written at its end, so a resumed training begins with a whole stretch, whose batches follow
-    from the step alone.
+    from the step alone. The batch of an update comes in so many `parts`.
     """
 
-    def __init__(self, train: Batcher, dev: Batcher, updates: int, check_every: int) -> None:
+    def __init__(self, train: Batcher, dev: Batcher, updates: int, check_every: int, parts: int = 1) -> None:
         super().__init__()
+        self.parts = parts
         self.train, self.dev, self.updates, self.check_every = train, dev, updates, check_every
 
     def train_dataloader(self) -> DataLoader:
         """The updates up to the next validation; Lightning asks again after each."""
         first = self.trainer.global_step
         count = min(self.check_every, self.updates - first)
-        return DataLoader(_Steps(self.train, first, count), batch_size=None)
+        return DataLoader(_Steps(self.train, first, count, self.parts), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
         """The whole of dev."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from lightning_modules import checkpoint
 from lightning_modules.augmentation import Audio, AudioBatcher
@@ -66,32 +66,59 @@ def fit(module: Training, train: Batcher, dev: Batcher, out: Path, title: str, l
     """Train `module` and leave it with the weights that were best on dev.
 
     Writes `out`/history.json, and checkpoints into `out`/checkpoints, from which it continues. Returns
-    `updates`, `device_seconds`, and the validation metrics of the chosen checkpoint.
+    `updates`, `device_seconds`, and the validation metrics of the chosen checkpoint. `trainer` holds Lightning's
+    settings and `auto_batch`: whether a batch that does not fit into memory is taken in parts, twice as many each time.
     """
     summary = {"updates": module.updates, "device_seconds": 0.0}
-    history = History(title)
+    rows = []
     if module.updates:
-        checkpoints = out / "checkpoints"
-        keep = _Kept(
-            checkpoints, filename="best", monitor=module.monitor, save_last=True,
-            save_on_train_epoch_end=True, enable_version_counter=False,
-        )  # fmt: skip
-        engine = pl.Trainer(
-            max_steps=module.updates, max_epochs=-1, reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0,
-            callbacks=[history, keep], plugins=[checkpoint.WholeFiles()], logger=logger or False,
-            precision=module.precision_name, gradient_clip_val=5.0, enable_progress_bar=False,
-            enable_model_summary=False, devices=1, **trainer,
-        )  # fmt: skip
-        last = _whole(checkpoints)
-        data = DataModule(train, dev, module.updates, module.check_every)
-        engine.fit(module, data, ckpt_path=last, weights_only=True)
-        best = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)
+        settings = dict(trainer)
+        halve, parts = settings.pop("auto_batch", False), 1
+        begins = {key: value.clone() for key, value in module.state_dict().items()}
+        while (found := _trained(module, train, dev, out, title, logger, settings, parts)) is None:
+            if not halve or parts >= max(map(len, train.plan(None))):
+                raise InputError(_too_large(module, parts))
+            parts *= 2
+            log.warning("[%s] out of memory: each batch is taken in %d parts from now on", title, parts)
+            module.load_state_dict(begins)  # it goes on from the last checkpoint, if there is one already
+        rows, best = found
         module.load_state_dict(best["state_dict"])
-        chosen = next(row for row in history.rows if row["step"] == best["global_step"])
+        chosen = next(row for row in rows if row["step"] == best["global_step"])
         summary |= {key: value for key, value in chosen.items() if key.startswith("val_")}
-        summary |= {"chosen_step": chosen["step"], "device_seconds": history.rows[-1]["seconds"]}
-    (out / "history.json").write_text(json.dumps(history.rows, indent=1) + "\n", encoding="utf-8")
+        summary |= {"chosen_step": chosen["step"], "device_seconds": rows[-1]["seconds"]}
+    (out / "history.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return summary
+
+
+def _trained(module: Training, train, dev, out: Path, title: str, logger, settings: dict, parts: int):
+    """The rows of the history and the best checkpoint, or None if a batch in `parts` does not fit into memory."""
+    checkpoints, history = out / "checkpoints", History(title)
+    averaging = [EMAWeightAveraging(decay=module.average)] if module.average else []
+    keep = _Kept(
+        checkpoints, filename="best", monitor=module.monitor, save_last=True,
+        save_on_train_epoch_end=True, enable_version_counter=False,
+    )  # fmt: skip
+    engine = pl.Trainer(
+        max_steps=module.updates, max_epochs=-1, reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0,
+        callbacks=[*averaging, history, keep], plugins=[checkpoint.WholeFiles()], logger=logger or False,
+        precision=module.precision_name, gradient_clip_val=5.0, accumulate_grad_batches=parts,
+        enable_progress_bar=False, enable_model_summary=False, devices=1, **settings,
+    )  # fmt: skip
+    data = DataModule(train, dev, module.updates, module.check_every, parts)
+    try:
+        engine.fit(module, data, ckpt_path=_whole(checkpoints), weights_only=True)
+    except (RuntimeError, MemoryError) as error:  # on a CPU it is no more than that
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            raise
+        return None
+    return history.rows, torch.load(keep.best_model_path, map_location="cpu", weights_only=True)
+
+
+def _too_large(module: Training, parts: int) -> str:
+    setting = f"{module.group}.batch_seconds={module.batch_seconds:g}"
+    if parts > 1:
+        return f"{module.name}: {setting}: even one utterance at a time does not fit into memory; lower its width, or crop"
+    return f"{module.name}: {setting}: a batch does not fit into memory; lower it, or set trainer.auto_batch=true"
 
 
 def _whole(checkpoints: Path) -> Path | None:

@@ -38,7 +38,7 @@ def fill(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def reconstruct(module: Autoencoder, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The encoder's input as in training, its reconstruction, and where the input was hidden, each [B, T, D]."""
+    """The encoder's input as in training [B, T, D], its reconstruction [B, T, W], and where the input was hidden."""
     torch.manual_seed(seed_of("reconstruction"))  # the same masks for every checkpoint
     frames = batch.features.shape[1]
     inside = padding_mask(batch.lengths, frames)[:, :, None]
@@ -56,16 +56,20 @@ def errors(module: Autoencoder, data: Frames) -> dict:
     `interpolation_error` what interpolation across the gap would have there. Of a variational bottleneck also `kl`, in
     nats a vector, and `kl_by_dimension`, the largest first.
     """
-    mean = data.frames.float().mean(0)
+    batches = Batcher(data, round(BATCH / data.frame_shift), seed=0)
+    mean = sum(module.target(batch.features, batch.lengths).sum((0, 1)) for batch in batches.all()) / data.lengths.sum()
     total, nats, vectors = torch.zeros(5, dtype=torch.float64, device=mean.device), 0.0, 0
-    for batch in Batcher(data, round(BATCH / data.frame_shift), seed=0).all():
+    for batch in batches.all():
         corrupted, output, hidden = reconstruct(module, batch)
+        target = module.target(batch.features, batch.lengths)
         inside = padding_mask(batch.lengths, batch.features.shape[1])[:, :, None]
+        if hidden.shape != target.shape:
+            hidden = torch.zeros_like(target, dtype=torch.bool)  # of samples, none are
         known = inside & ~hidden
-        clean = batch.features - mean
+        clean = target - mean
         filled = fill((corrupted - mean) * known, known) if hidden.any() else clean
         squares = clean.square() * inside
-        wrong = (output - batch.features).square() * inside
+        wrong = (output - target).square() * inside
         parts = squares, wrong, squares * hidden, wrong * hidden, (filled - clean).square() * hidden
         total += torch.stack([part.sum(dtype=torch.float64) for part in parts])
         if (given := module.information(corrupted, batch.lengths)) is not None:
@@ -83,12 +87,13 @@ def errors(module: Autoencoder, data: Frames) -> dict:
 
 
 def excerpts(module: Autoencoder, data: Frames) -> dict[str, list[torch.Tensor]]:
-    """By utterance: the features of its beginning, the encoder's input and the reconstruction, each [T, D]."""
+    """By utterance: the target of its beginning, that of the encoder's input, and the reconstruction, each [T, W]."""
     frames = round(EXCERPT / data.frame_shift)
     data = replace(data, lengths=data.lengths.clamp(max=frames))
     (batch,) = Batcher(data, len(data.ids) * frames, seed=0).all()
     corrupted, output, _ = reconstruct(module, batch)
-    panels = zip(batch.features.cpu(), corrupted.cpu(), output.cpu(), strict=True)
+    given = [module.target(each, batch.lengths).cpu() for each in (batch.features, corrupted)]
+    panels = zip(*given, output.cpu(), strict=True)
     return {
         key: [each[:length].float() for each in three]
         for key, three, length in zip(batch.ids, panels, batch.lengths.tolist(), strict=True)

@@ -12,11 +12,13 @@ class Training(pl.LightningModule):
 
     `updates` and `check_every` count updates, `warmup` is a share of them, `batch_seconds` is the audio in one
     update and `crop_seconds` the longest excerpt of an utterance; `augmentation` says how stored audio is changed in
-    training (lightning_modules/augmentation.py). Masks and dropout are drawn from (seed, step),
+    training (lightning_modules/augmentation.py). `average` is the decay of a moving average of the weights, which then is
+    what is validated and kept (Polyak and Juditsky 1992). Masks and dropout are drawn from (seed, step),
     so a resumed training needs no random states. `monitor` names the validation metric that chooses the checkpoint.
     """
 
     monitor: str
+    group: str  # of the configuration, in which its settings are
 
     def __init__(
         self,
@@ -31,16 +33,19 @@ class Training(pl.LightningModule):
         precision: str,
         crop_seconds: float | None = None,
         augmentation: dict | None = None,
+        average: float | None = None,
     ) -> None:
         super().__init__()
         self.name, self.seed, self.updates, self.check_every = name, seed, updates, check_every
         self.learning_rate, self.warmup, self.precision_name = learning_rate, warmup, precision
         self.batch_seconds, self.crop_seconds, self.augmentation = batch_seconds, crop_seconds, augmentation
+        self.average = average
         torch.manual_seed(seed_of(seed, "initialization"))  # before a subclass makes its layers
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Reseed."""
-        torch.manual_seed(seed_of(self.seed, "step", self.global_step))
+        part = [batch.part] if batch.part else []
+        torch.manual_seed(seed_of(self.seed, "step", self.global_step, *part))
 
     def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Validation masks are the same each time."""
@@ -62,10 +67,10 @@ class Training(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def finite(self, loss: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return the training loss; raises InputError naming step and utterances if it is not finite."""
+        """Return the loss, weighed by the batch's share; raises InputError naming step and utterances unless it is finite."""
         if not torch.isfinite(loss):
             raise InputError(
                 f"{self.name}: the loss is {loss.item()} at step {self.global_step}, expected a finite number; lower "
                 f"its learning rate, or look at the utterances of this batch: {' '.join(batch.ids)}"
             )
-        return loss
+        return loss if batch.share == 1 else batch.share * loss

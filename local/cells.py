@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 OWN = (
     "frontend",
     "frontend_rate",
+    "layer_decay",
     "thaw",
     "learning_rate",
 )  # what an arm may have to itself

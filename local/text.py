@@ -1,5 +1,6 @@
-"""Transcripts and the units that CTC emits: characters, or symbols with spaces between them, such as phones."""
+"""Transcripts and the units that CTC emits: characters, word pieces, or symbols with spaces between them, as phones."""
 
+from local import pieces
 from local.errors import InputError
 from local.manifest import Utterance
 
@@ -12,11 +13,11 @@ def fold(text: str, folding: dict[str, str]) -> str:
 def encode_all(utterances: list[Utterance], units: str | list[str], folding: dict[str, str]) -> list[list[int]]:
     """Indices of each transcript's units in `units`, from 1, for 0 is the blank; `folding` comes first.
 
-    The units are the characters of a string, or the symbols of a list. Raises InputError with a line for each
-    utterance that has another.
+    The units are the characters of a string, the word pieces of a list in which some begin a word (local/pieces.py), or
+    the symbols of a list. Raises InputError with a line for each utterance that has another.
     """
     index = {unit: number for number, unit in enumerate(units, 1)}
-    texts = {u.id: list(u.text) if isinstance(units, str) else fold(u.text, folding).split() for u in utterances}
+    texts = {u.id: _symbols(u.text, units, folding) for u in utterances}
     outside = {key: sorted(set(text) - index.keys()) for key, text in texts.items()}
     bad = [
         f"{key}: {' '.join(map(repr, others))} in its transcript, expected only units.inventory={units!r}; "
@@ -29,9 +30,21 @@ def encode_all(utterances: list[Utterance], units: str | list[str], folding: dic
     return [[index[unit] for unit in text] for text in texts.values()]
 
 
+def _symbols(text: str, units: str | list[str], folding: dict[str, str]) -> list[str]:
+    if isinstance(units, str):
+        return list(text)
+    return pieces.segmented(text, units) if _in_pieces(units) else fold(text, folding).split()
+
+
+def _in_pieces(units: str | list[str]) -> bool:
+    return any(unit.startswith(pieces.MARK) for unit in units)
+
+
 def decode(labels: list[int], units: str | list[str]) -> str:
     """The text of indices in `units`, from 1; spaces between words are single."""
     symbols = [units[label - 1] for label in labels]
+    if _in_pieces(units):
+        return pieces.joined(symbols)
     return " ".join("".join(symbols).split()) if isinstance(units, str) else " ".join(symbols)
 
 

@@ -19,7 +19,8 @@ from lightning_modules.subsampling import splice
 from local.config import plain, signature
 from local.errors import InputError
 from tests.conftest import TINY, borrow, here
-from tests.test_models import autoencoder, data, member  # noqa: F401
+from local.extractors import Fbank
+from tests.test_models import autoencoder, data, member, samples  # noqa: F401
 
 FLOATS = st.floats(-3, 3, width=32)
 
@@ -38,7 +39,9 @@ def identity():
     return autoencoder("pca", "autoencoder.bottleneck=80", "autoencoder.context=0", "autoencoder.stride=1")[0]
 
 
-@pytest.mark.parametrize("name", ["variational", "quantized", "convolutional", "predictive", "stacked"])
+@pytest.mark.parametrize(
+    "name", ["variational", "quantized", "clustered", "convolutional", "predictive", "stacked"]
+)
 def test_the_recipe_goes_from_features_to_hypotheses_with_each(tiny, tmp_path, name):
     folder = borrow(tiny, tmp_path)
     kept = [s for s in TINY if name != "stacked" or s != "autoencoder.width=16"]
@@ -159,13 +162,49 @@ def test_a_collapsed_codebook_stops_the_training_with_its_step(monkeypatch):
         module.on_validation_epoch_end()
 
 
+def test_clusters_are_those_of_hidden_clean_frames_and_their_means_are_near(data, monkeypatch):  # noqa: F811
+    module = member("clustered", "autoencoder.clusters=8", "autoencoder.weight=0.5", "autoencoder.band=0")[0]
+    batches = Batcher(data[0], 2000, seed=1)
+    module.initialize(batches)
+    batch = batches.at(0)
+    groups = batch.features[0, : int(batch.lengths[0]) // 4 * 4].reshape(-1, 320).double().numpy()
+    distances = ((groups[:, None] - module.means.double().numpy()) ** 2).sum(2)
+    labels = module.labels(batch.features)
+    assert labels[0, : len(groups)].tolist() == distances.argmin(1).tolist()
+    assert distances.min(1).mean() < 0.9 * ((groups - groups.mean(0)) ** 2).sum(1).mean()  # or they would say nothing
+    cells = torch.zeros_like(batch.features, dtype=torch.bool)
+    cells[0, 3:13] = True  # of the groups of four, the second and the third are hidden whole
+    codes = torch.randn(len(batch.ids), batch.features.shape[1] // 4, module.dim)
+    scores = module.decoder["clusters"](codes)[0, 1:3].log_softmax(1)
+    expected = -0.5 * (scores[0, labels[0, 1]] + scores[1, labels[0, 2]]) / 2
+    assert module.beside(codes, cells, batch.features).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert module.beside(codes, torch.zeros_like(cells), batch.features) == 0
+
+
+def test_filterbanks_that_a_waveform_autoencoder_reconstructs_are_those_of_the_samples(samples):
+    module = member("waveform", "autoencoder.width=16", "autoencoder.target=logmel", dim=160)[0]
+    batch = Batcher(samples, 4000, seed=1).at(0)
+    found = module.target(batch.features, batch.lengths)[0, : int(batch.lengths[0])].numpy()
+    waves = batch.features[0, : int(batch.lengths[0])].flatten()[80:].numpy()
+    expected = Fbank(n_mels=80, sample_rate=16000, win_length=25, hop_length=10)(waves)
+    expected = (expected - expected.mean(0)) / expected.std(0)
+    assert found.shape == expected.shape and np.abs(found - expected)[2:-2].max() < 0.02
+    assert module.decode(module.encode(batch.features, batch.lengths)[0], batch.lengths).shape[2] == 80
+
+
 class Killed(Exception):
     pass
 
 
-def test_a_quantized_training_that_goes_on_where_it_was_killed_ends_in_the_same_bits(data, tmp_path, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("average", [[], ["average=0.5"]])
+def test_a_quantized_training_that_goes_on_where_it_was_killed_ends_in_the_same_bits(
+    data,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    average,
+):
     def train(name: str) -> dict:
-        small = ("updates=6", "check_every=2", "learning_rate=0.0001", "start=0.2")
+        small = ("updates=6", "check_every=2", "learning_rate=0.0001", "start=0.2", *average)
         module = quantized(8, *(f"autoencoder.{setting}" for setting in small))
         batches = [Batcher(data[0], 1000, seed=1) for _ in range(2)]
         (tmp_path / name).mkdir(exist_ok=True)

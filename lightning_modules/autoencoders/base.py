@@ -29,9 +29,10 @@ class Autoencoder(Training, ABC):
     input's cells set to zero, the mean; its target is clean. Only pretraining needs the submodule `decoder`.
     """
 
-    monitor = "val_loss"
+    monitor, group = "val_loss", "autoencoder"
     dim: int
     stride: int
+    visible = 0.0
 
     def __init__(
         self, *, trained: bool, updates: int, loss: str = "mse", noise: float = 0.0, drop: float = 0.0, **training
@@ -42,6 +43,10 @@ class Autoencoder(Training, ABC):
         if noise < 0 or not 0 <= drop < 1:
             raise InputError(f"autoencoder.noise={noise} drop={drop}: expected 0 or more, and a share below 1")
         self.kind, self.noise, self.drop = loss, noise, drop
+
+    def parameter_layers(self) -> list[list[nn.Parameter]]:
+        """The parameters that a recognizer carries along, layer by layer from the input on: all in one."""
+        return [[p for name, p in self.named_parameters() if not name.startswith("decoder.")]]
 
     def initialize(self, batches: Batcher) -> None:
         """What is computed from all of the unlabeled audio before the first update: nothing."""
@@ -57,8 +62,12 @@ class Autoencoder(Training, ABC):
     def information(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor | None:
         """Mean nats that each dimension of the bottleneck is given, [dim], where training bounds them."""
 
+    def target(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """What is to be reconstructed of clean features, [B, T, W]: these themselves."""
+        return features
+
     def reconstruct(self, codes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """The features [B, T, D] that `decode` means, on their own scale."""
+        """What `decode` means, on the scale of the target [B, T, W]."""
         output = self.decode(codes, lengths)
         return RANGE * (2 * output.sigmoid() - 1) if self.kind == "bce" else output
 
@@ -76,25 +85,32 @@ class Autoencoder(Training, ABC):
         """What the decoder is given in training, its lengths, and what is added to the loss for it: nothing."""
         return *self.encode(features, lengths), features.new_zeros(())
 
+    def beside(self, codes: torch.Tensor, cells: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """What else is asked of the bottleneck where `cells` of the `clean` features are hidden, as a cost: nothing."""
+        return clean.new_zeros(())
+
     def scale(self, features: torch.Tensor) -> torch.Tensor:
         """To [0, 1] for binary cross-entropy."""
         return ((features + RANGE) / (2 * RANGE)).clamp(0, 1) if self.kind == "bce" else features
 
-    def error(self, output: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """The reconstruction error of each cell, [B, T, D]."""
-        return ERRORS[self.kind](output, self.scale(features), reduction="none")
+    def error(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The reconstruction error of each cell, [B, T, W]."""
+        return ERRORS[self.kind](output, self.scale(target), reduction="none")
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The mean error over the cells to be reconstructed, padding left out; of clean features, if it was corrupted.
 
-        The corruption may be the batch's own, as noise is, or `noisy`'s and `corrupt`'s.
+        The corruption may be the batch's own, as noise is, or `noisy`'s and `corrupt`'s. Errors of other cells weigh
+        `visible`.
         """
         inside = padding_mask(batch.lengths, batch.features.shape[1])[:, :, None]
         corrupted, cells = self.corrupt(self.noisy(batch.features) * inside)
         codes, lengths, cost = self.code(corrupted, batch.lengths)
         output = self.decode(codes, lengths)[:, : batch.features.shape[1]]
-        cells = cells & inside
-        return (self.error(output, batch.clean) * cells).sum() / cells.sum().clamp(min=1) + cost
+        cost = cost + self.beside(codes, cells & inside, batch.clean)
+        weights = torch.where(cells, 1.0, self.visible) * inside
+        errors = self.error(output, self.target(batch.clean, batch.lengths))
+        return (errors * weights).sum() / weights.sum().clamp(min=1) + cost
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """One update's loss."""

@@ -4,6 +4,9 @@ After masked reconstruction for bidirectional recurrent CTC encoders (Wang, Tang
 arXiv 2001.10603), with a bottleneck between encoder and decoder.
 """
 
+import math
+import re
+
 import torch
 from torch import nn
 
@@ -19,8 +22,8 @@ class Masked(Autoencoder):
     """Convolutional subsampling, an encoder, the bottleneck, and a decoder of two linear layers.
 
     Masks are laid before the subsampling, whose windows overlap. A masked cell holds a learned token: after CMVN
-    zero is the average frame, and would look like speech. Only masked cells are to be reconstructed; with
-    `masked=0 band=0` all are.
+    zero is the average frame, and would look like speech. Only masked cells are to be reconstructed, unless errors of
+    the others weigh `visible` as much (the emphasis of Vincent et al. 2010); with `masked=0 band=0` all are.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Masked(Autoencoder):
         span: int,
         masked: float,
         band: int,
+        visible: float = 0.0,
         **training,
     ) -> None:
         super().__init__(**training)
@@ -42,6 +46,7 @@ class Masked(Autoencoder):
                 f"autoencoder.span={span} masked={masked} band={band}: expected a frame or more, a share below 1, and "
                 f"fewer filters than the features' {input_dim}"
             )
+        self.visible = visible
         self.stride, self.dim, self.span, self.masked, self.band = stride, bottleneck, span, masked, band
         self.token = nn.Parameter(0.1 * torch.randn(input_dim))
         self.subsampling = Subsampling(input_dim, width, stride)
@@ -50,6 +55,17 @@ class Masked(Autoencoder):
         self.decoder = nn.Sequential(
             nn.Linear(bottleneck, 4 * bottleneck), nn.GELU(), nn.Linear(4 * bottleneck, stride * input_dim)
         )
+
+    def parameter_layers(self) -> list[list[nn.Parameter]]:
+        """What lies before the encoder, each of its layers, and what lies behind them."""
+        found: dict[int, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            number = re.search(r"^encoder\..*?(\d+)\.", name)
+            first = name == "token" or name.startswith(("subsampling.", "encoder.project."))
+            place = 0 if first else 1 + int(number[1]) if number else math.inf  # a layer's is its name's first number
+            if not name.startswith("decoder."):
+                found.setdefault(place, []).append(parameter)
+        return [found[place] for place in sorted(found)]
 
     def initialize(self, batches: Batcher) -> None:
         """Raises InputError if no utterance is as long as one masked span."""

@@ -9,19 +9,27 @@ import torch
 from torch import nn
 
 from lightning_modules.autoencoders.base import Autoencoder
-from lightning_modules.batch import padding_mask
+from lightning_modules.batch import moments, padding_mask
 from local.errors import InputError
+from local.extractors import Fbank
+
+MELS = 80
 
 
 class Waveform(Autoencoder):
     """Reads frames of D samples that do not overlap, as `features=waveform` gives them, end to end.
 
     A convolution for each of `strides`, whose product is the samples to one bottleneck vector; `width` channels.
-    Samples behind an utterance's end are zeroed before each, so padding does not change a result.
+    Samples behind an utterance's end are zeroed before each, so padding does not change a result. Reconstructed are
+    the samples, or with `target=logmel` log-mel filterbanks of them, normalized by utterance, one for each frame.
     """
 
-    def __init__(self, *, input_dim: int, width: int, strides: list[int], bottleneck: int, **training) -> None:
+    def __init__(
+        self, *, input_dim: int, width: int, strides: list[int], bottleneck: int, target: str = "samples", **training
+    ) -> None:
         super().__init__(**training)
+        if target not in ("samples", "logmel"):
+            raise InputError(f"autoencoder.target={target}: expected samples or logmel")
         samples = math.prod(strides)
         if min(strides) < 1 or samples % input_dim:
             raise InputError(
@@ -34,6 +42,13 @@ class Waveform(Autoencoder):
             self.convolutions.append(nn.Conv1d(width if i else 1, width, 2 * stride - 1, stride, stride - 1))
             self.norms.append(nn.LayerNorm(width))
         self.to_bottleneck = nn.Linear(width, bottleneck)
+        self.fbank = None
+        if target == "logmel":  # a frame of samples is 10 ms
+            self.fbank = Fbank(n_mels=MELS, sample_rate=100 * input_dim, win_length=25, hop_length=10)
+            self.decoder = nn.Sequential(
+                nn.Linear(bottleneck, 4 * bottleneck), nn.GELU(), nn.Linear(4 * bottleneck, self.stride * MELS)
+            )
+            return
         self.decoder = nn.Sequential(nn.Conv1d(bottleneck, width, 1))
         for i, s in reversed([*enumerate(strides)]):  # each makes s samples of one
             back = nn.ConvTranspose1d(width, width if i else 1, 2 * s - 1, s, s // 2, output_padding=1 - s % 2)
@@ -50,4 +65,24 @@ class Waveform(Autoencoder):
 
     def decode(self, codes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """See the base."""
+        if self.fbank:
+            return self.decoder(codes).unflatten(2, (self.stride, MELS)).flatten(1, 2)
         return self.decoder(codes.transpose(1, 2)).unflatten(2, (-1, self.input_dim))[:, 0]
+
+    @torch.no_grad()
+    def target(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """The samples, or the filterbanks [B, T, 80] around the middle of each frame."""
+        if not self.fbank:
+            return features
+        found = self.fbank.frames(features.flatten(1)[:, self.input_dim // 2 :].float(), lengths)
+        inside = padding_mask(lengths, found.shape[1])[:, :, None]
+        mean, deviation = moments(found, inside)
+        return (found - mean) / deviation * inside
+
+    def error(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Of each frame, [B, T, 1]."""
+        return super().error(output, target).mean(2, keepdim=True)
+
+    def corrupt(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Nothing is hidden; every frame counts once."""
+        return features, torch.ones_like(features[:, :, :1], dtype=torch.bool)

@@ -22,7 +22,7 @@ class CTC(Training):
     from disk. The input layer strides by what is left of `stride`, so every arm sees the same frame rate.
     """
 
-    monitor = "val_wer"
+    group = "recognizer"
 
     def __init__(
         self,
@@ -41,15 +41,22 @@ class CTC(Training):
         time_mask: float,
         span: int,
         band: float,
+        layer_decay: float = 1.0,
+        as_pretrained: bool = False,
+        best: str = "wer",
         **training,
     ) -> None:
         super().__init__(**training)
+        if best not in ("wer", "cer"):
+            raise InputError(f"recognizer.best={best}: expected wer or cer, the rate by which dev chooses a checkpoint")
+        self.monitor = f"val_{best}"
         self.units, self.scoring = units, scoring
         self.stride, self.input_stride = stride, input_stride
-        self.frontend_rate = frontend_rate
+        self.frontend_rate, self.layer_decay = frontend_rate, layer_decay
         self.thaw = thaw if autoencoder and autoencoder["trained"] else 0.0  # random weights are not worth keeping
         self.time_mask, self.span, self.band = time_mask, max(1, span // input_stride), round(band * input_dim)
         self.autoencoder = build(autoencoder) if autoencoder else None
+        self.as_pretrained = as_pretrained and hasattr(self.autoencoder, "token")
         if autoencoder:
             del self.autoencoder.decoder  # neither trained nor counted here
         dim = self.autoencoder.dim if autoencoder else input_dim
@@ -88,11 +95,16 @@ class CTC(Training):
         return loss / batch.label_lengths.sum()
 
     def augment(self, features: torch.Tensor) -> torch.Tensor:
-        """SpecAugment (Park et al. 2019): spans and a band of each utterance set to the mean, which is zero."""
+        """SpecAugment (Park et al. 2019): spans and a band of each utterance set to the mean, which is zero.
+
+        With `as_pretrained` they are hidden as the front end had them hidden in pretraining.
+        """
         batch, frames, width = features.shape
+        mean = features.new_zeros(())
+        fill = self.autoencoder.token.to(features.dtype) if self.as_pretrained else mean
         time = masking.spans(batch, frames, self.span, self.time_mask, features.device)
         frequency = masking.band(batch, width, self.band, features.device)
-        return features.masked_fill(time[:, :, None] | frequency[:, None, :], 0.0)
+        return torch.where(time[:, :, None] | frequency[:, None, :], fill, features)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """One update's loss."""
@@ -127,11 +139,13 @@ class CTC(Training):
         self.log("val_cer", 100 * character_errors / max(1, characters), logger=False)
 
     def parameter_groups(self) -> list[dict]:
-        """The front end learns at `frontend_rate` times the recognizer's rate."""
+        """The front end learns at `frontend_rate` times the recognizer's rate, each layer at `layer_decay` of the next."""
         if self.autoencoder is None:
             return super().parameter_groups()
         carried = {id(p) for p in self.autoencoder.parameters()}
-        return [
-            {"params": [p for p in self.parameters() if id(p) not in carried]},
-            {"params": list(self.autoencoder.parameters()), "lr": self.frontend_rate * self.learning_rate},
-        ]
+        groups = [{"params": [p for p in self.parameters() if id(p) not in carried]}]
+        rate = self.frontend_rate * self.learning_rate
+        for layer in reversed(self.autoencoder.parameter_layers()):
+            groups.append({"params": layer, "lr": rate})
+            rate *= self.layer_decay
+        return groups

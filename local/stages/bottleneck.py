@@ -95,8 +95,8 @@ def _measure(cfg, module, partial: Path, final: Path) -> None:
         dev = place(data["dev"], cfg.trainer.accelerator)
         found |= errors(module, dev)
         shown = excerpts(module, dev.select(sorted({0, len(dev.ids) // 2})))  # of two speakers, if there are
-        path, samples = partial / "reconstruction.png", cfg.features.name == "waveform"
-        spectrograms.plot(shown, dev.frame_shift, path, samples=samples)
+        samples = cfg.features.name == "waveform" and next(iter(shown.values()))[0].shape[1] == dev.width
+        spectrograms.plot(shown, dev.frame_shift, partial / "reconstruction.png", samples=samples)
     # Further digits of sums depend on the number of threads.
     found = json.loads(json.dumps(found), parse_float=lambda digits: float(f"{float(digits):.6g}"))
     (partial / "quality.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

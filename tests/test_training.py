@@ -1,0 +1,171 @@
+"""What every training does, whatever it trains: parts of a batch, averaged weights, rates by layer, word pieces."""
+
+import pytest
+import sentencepiece
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_modules.autoencoders.dense import Dense
+from lightning_modules.batch import Batcher
+from lightning_modules.datamodule import DataModule
+from lightning_modules.fit import fit
+from local import pieces
+from local.config import plain
+from local.errors import InputError
+from local.manifest import Utterance
+from local.text import decode, encode_all
+from tests.conftest import TINY, borrow, here
+from tests.test_models import autoencoder, configuration, data, member, recognizer  # noqa: F401
+
+SMALL = ("autoencoder.updates=4", "autoencoder.check_every=2", "autoencoder.batch_seconds=20")
+BPE = plain(configuration("units=bpe"), "units")["inventory"]
+
+
+def trained(module, frames, out, **trainer) -> dict:
+    """The weights that a training ends with."""
+    out.mkdir(exist_ok=True)
+    batches = [Batcher(frames, 2000, seed=1) for _ in range(2)]
+    fit(module, *batches, out, out.name, None, {"accelerator": "cpu"} | trainer)
+    return module.state_dict()
+
+
+def dense(*settings: str):
+    return autoencoder("dense", *SMALL, *settings)[0]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 50])
+@pytest.mark.parametrize("name", ["dense", "recognizer"])
+def test_the_parts_of_a_batch_have_the_loss_and_the_gradient_of_the_whole(data, monkeypatch, name, parts):  # noqa: F811
+    plainly = ("recognizer.time_mask=0", "recognizer.band=0", "recognizer.encoder.dropout=0")
+    module = dense() if name == "dense" else recognizer("arm=none", *plainly)[0]
+    monkeypatch.setattr(type(module), "global_step", 0)
+    batch = Batcher(data[0], 3000, seed=1, labels=data[1]).at(0)
+
+    def gradient(batches) -> tuple[float, torch.Tensor]:
+        module.zero_grad()
+        losses = [module.training_step(one, 0) / len(batches) for one in batches]
+        sum(losses).backward()
+        return sum(losses).item(), torch.cat([p.grad.flatten() for p in module.parameters()])
+
+    split = list(batch.split(parts))
+    assert len(split) == parts
+    assert [key for one in split if one.share for key in one.ids] == batch.ids
+    assert sum(one.share for one in split) == pytest.approx(parts)
+    (loss, whole), (other, summed) = gradient([batch]), gradient(split)
+    assert other == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(summed, whole, atol=1e-5 * float(whole.abs().max()), rtol=1e-3)
+
+
+def full_at(seconds: float):
+    """A training step on a machine whose memory is full at batches of so many padded seconds."""
+    step = Dense.training_step
+
+    def run(self, batch, batch_idx):
+        if batch.features.shape[0] * batch.features.shape[1] > 100 * seconds:
+            torch.empty(2**60)  # which the allocator refuses as it refuses all that is too much
+        return step(self, batch, batch_idx)
+
+    return run
+
+
+def test_a_batch_too_large_for_memory_names_the_setting_or_is_taken_in_parts(data, tmp_path, monkeypatch, caplog):  # noqa: F811
+    expected = trained(dense(), data[0], tmp_path / "whole")
+    monkeypatch.setattr(Dense, "training_step", full_at(9))
+    with pytest.raises(InputError, match="autoencoder.batch_seconds=20: .* lower it, or set trainer.auto_batch=true"):
+        trained(dense(), data[0], tmp_path / "refused")
+    found = trained(dense(), data[0], tmp_path / "parts", auto_batch=True)
+    assert "each batch is taken in 4 parts" in caplog.text
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-3)
+    monkeypatch.setattr(Dense, "training_step", full_at(0.1))
+    with pytest.raises(InputError, match="even one utterance at a time does not fit"):
+        trained(dense(), data[0], tmp_path / "never", auto_batch=True)
+
+
+def test_memory_that_fills_late_loses_no_update_that_a_checkpoint_has(data, tmp_path, monkeypatch):  # noqa: F811
+    expected = trained(dense(), data[0], tmp_path / "whole")
+    asked, step, loader = [], Dense.training_step, DataModule.train_dataloader
+
+    def late(self, batch, batch_idx):
+        if self.global_step == 3 and not asked:
+            asked.append(torch.empty(2**60))
+        return step(self, batch, batch_idx)
+
+    def noted(self):
+        asked.append(self.trainer.global_step)
+        return loader(self)
+
+    monkeypatch.setattr(Dense, "training_step", late)
+    monkeypatch.setattr(DataModule, "train_dataloader", noted)
+    found = trained(dense(), data[0], tmp_path / "late", auto_batch=True)
+    assert asked == [0, 2, 2]
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-3)
+
+
+def test_averaged_weights_are_a_moving_average_of_those_after_each_update(data, tmp_path, monkeypatch):  # noqa: F811
+    after, step = [], Dense.on_train_batch_start
+
+    def noted(self, batch, batch_idx):
+        after.append({key: value.clone() for key, value in self.state_dict().items()})
+        step(self, batch, batch_idx)
+
+    last = trained(dense("autoencoder.check_every=4"), data[0], tmp_path / "plain")
+    monkeypatch.setattr(Dense, "on_train_batch_start", noted)
+    found = trained(dense("autoencoder.check_every=4", "autoencoder.average=0.7"), data[0], tmp_path / "averaged")
+    for key, value in found.items():
+        expected = after[1][key]
+        for weights in (after[2], after[3], last):
+            expected = 0.7 * expected + 0.3 * weights[key]
+        torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("encoder, layers", [("lstm", 2), ("transformer", 4), ("conformer", 4)])
+def test_each_layer_of_a_front_end_learns_at_a_share_of_the_next_ones_rate(encoder, layers):
+    carried = member("masked", f"encoder@autoencoder.encoder={encoder}")[1]
+    settings = ("recognizer.learning_rate=0.01", "recognizer.frontend_rate=0.5", "recognizer.layer_decay=0.8")
+    module = recognizer("arm=masked", *settings, carried=carried)[0]
+    rates = {id(p): group.get("lr", 0.01) for group in module.parameter_groups() for p in group["params"]}
+    assert len(rates) == len(list(module.parameters()))
+    names = {name: rates[id(p)] for name, p in module.named_parameters()}
+    front = {rate for name, rate in names.items() if name.startswith("autoencoder.")}
+    assert sorted(front, reverse=True) == pytest.approx([0.005 * 0.8**i for i in range(layers + 2)])
+    assert names["output.weight"] == 0.01
+    assert names["autoencoder.to_bottleneck.weight"] == 0.005
+    assert names["autoencoder.token"] == names["autoencoder.subsampling.project.weight"] == min(front)
+
+
+TEXT = st.lists(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ'", min_size=1, max_size=12), max_size=8).map(" ".join)
+
+
+@given(TEXT)
+def test_word_pieces_give_any_text_back(text):
+    (row,) = encode_all([Utterance("a", "a", "a.wav", 1.0, text)], BPE, {})
+    assert decode(row, BPE) == text
+    assert len(row) <= len(text) + 1
+
+
+def test_an_inventory_segments_as_the_model_that_it_was_learnt_by(librispeech, tmp_path):
+    paths = sorted(librispeech.glob("heldout-dev/*/*/*.trans.txt"))
+    sentences = [line.split(" ", 1)[1] for path in paths for line in path.read_text().splitlines()]
+    inventory = pieces.learn(sentences, 120)
+    assert len(inventory) == len(set(inventory)) == 120
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences), model_prefix=str(tmp_path / "model"), model_type="bpe", vocab_size=121,
+        character_coverage=1.0, normalization_rule_name="identity", bos_id=-1, eos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "model.model"))
+    for sentence in sentences:
+        assert pieces.segmented(sentence, inventory) == model.encode(sentence, out_type=str)
+
+
+def test_a_character_that_no_piece_has_names_its_utterance():
+    with pytest.raises(InputError, match="a-1: 'Ä' in its transcript, expected only units.inventory"):
+        encode_all([Utterance("a-1", "a", "a.wav", 1.0, "AN Ä")], BPE, {})
+
+
+def test_the_recipe_goes_from_features_to_scores_in_word_pieces(tiny, tmp_path):
+    folder = borrow(tiny, tmp_path)
+    here(folder, 5, 7, "arm=none", "units=bpe", tiny=TINY)
+    assert "%WER" in next(folder.glob("exp/espeak/labels-all-0/none-*/greedy-*/score/dev/wer")).read_text()
