@@ -14,7 +14,7 @@ import numpy as np
 from local.errors import InputError
 from local.matched_pairs import matched_pairs
 from local.scoring import Scores, read_counts, read_ops
-from local.significance import bootstrap, compare, holm, interval, resample
+from local.significance import Comparison, bootstrap, compare, holm, interval, resample
 
 # What pretraining is held against: no front end, the same trained for as long as pretraining and fine-tuning take, the
 # same with a recognizer of as many parameters as the pretrained arm has in all, and a front end with random weights.
@@ -122,9 +122,9 @@ def _entry(cells: list[Cell]) -> dict:
     }
 
 
-def _errors(row: list[tuple[Cell, Scores]]) -> np.ndarray:
-    """Word errors [S, K] of one row."""
-    return np.stack([found.words.errors for _, found in row])
+def _errors(row: list[tuple[Cell, Scores]], unit: str = "words") -> np.ndarray:
+    """Errors [S, K] of one row, in words or characters."""
+    return np.stack([getattr(found, unit).errors for _, found in row])
 
 
 def _arm(row: list[tuple[Cell, Scores]]) -> dict:
@@ -193,7 +193,10 @@ def _median(row: list[tuple[Cell, Scores]], seeds: list[dict]) -> Cell:
 
 
 def _comparisons(rows: list[list[tuple[Cell, Scores]]], arms: list[dict]) -> list[dict]:
-    """Every contrast of two rows, and none on dev, which selects. Holm's family is that of the pretrained arms."""
+    """Every contrast of two rows, and none on dev, which selects.
+
+    Holm's family is that of the pretrained arms; differences in characters, where there are, are a family beside it.
+    """
     if rows[0][0][0].split == "dev":
         return []
     words = rows[0][0][1].words.length
@@ -211,9 +214,30 @@ def _comparisons(rows: list[list[tuple[Cell, Scores]]], arms: list[dict]) -> lis
         found.append(
             {"baseline": baseline.arm, "baseline_signature": baseline.signature}
             | {name: getattr(arm, name) for name in ROW}
-            | {"delta": result.delta, "relative": result.relative, "ci": [result.low, result.high]}
-            | {"detectable": result.detectable, "p": result.p, "bootstrap": list(drawn)}
+            | _difference(result)
+            | {"bootstrap": list(drawn)}
             | {"matched_pairs": {"seeds": [arm.seed, baseline.seed]} | {key: getattr(pairs, key) for key in TEST}}
+            | ({"characters": _in_characters(rows[i], rows[j])} if arm.rate == "WER" else {})
         )
-    corrected = holm([None if c["arm"] in BASELINES else c["p"] for c in found])
-    return [c | {"p_holm": p} for c, p in zip(found, corrected, strict=True)]
+    _correct(found, found)
+    _correct(found, [c["characters"] for c in found if "characters" in c])
+    return found
+
+
+def _correct(found: list[dict], differences: list[dict]) -> None:
+    """Put Holm's p-values into differences, which are those of `found` in words or in characters."""
+    tested = [None if c["arm"] in BASELINES else d["p"] for c, d in zip(found, differences, strict=False)]
+    for difference, p in zip(differences, holm(tested), strict=True):
+        difference["p_holm"] = p
+
+
+def _difference(result: Comparison) -> dict:
+    """What is kept of a comparison."""
+    kept = {"delta": result.delta, "relative": result.relative, "ci": [result.low, result.high]}
+    return kept | {"detectable": result.detectable, "p": result.p}
+
+
+def _in_characters(baseline: list[tuple[Cell, Scores]], arm: list[tuple[Cell, Scores]]) -> dict:
+    """The difference in character errors."""
+    counts = [_errors(row, "characters") for row in (baseline, arm)]
+    return _difference(compare(*counts, baseline[0][1].characters.length))

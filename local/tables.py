@@ -11,6 +11,7 @@ from local.results import BASELINES
 ALPHA = 0.05
 WIDTH = 100  # columns on a terminal, at most
 COMPARISON_HEADER = ("arm", "against", "points", "relative %", "95 % interval", "detectable", "p", "p (Holm)")
+CHARACTERS = "In characters, which say more where nearly all words are wrong; corrected as a family of their own:"
 BESIDE_HEADER = ("arm", "against", "bootstrap, 95 % interval", "MAPSSWE of seeds", "segments", "z", "p")
 BESIDE = (
     "Beside it, the percentile bootstrap over speakers and seeds, and NIST's matched-pairs test (MAPSSWE) of one seed "
@@ -82,20 +83,23 @@ def _arm_rows(entry: dict) -> list[list[str]]:
     ]
 
 
-def _comparison_rows(entry: dict) -> list[list[str]]:
+def _comparison_rows(entry: dict, unit: str | None = None) -> list[list[str]]:
+    """Of words or phones, or of the unit of that name; results published before it was compared have none of it."""
     names = _names(entry)
+    differences = [(c, c.get(unit) if unit else c) for c in entry["comparisons"]]
     return [
         [
             names[c["arm"], c["signature"]],
             names[c["baseline"], c["baseline_signature"]],
-            _number(c["delta"], "+.2f"),
-            _number(c["relative"], "+.1f"),
-            _bounds(c["ci"], "+.2f"),
-            _number(c["detectable"]),
-            _p(c["p"]),
-            _p(c["p_holm"]),
+            _number(d["delta"], "+.2f"),
+            _number(d["relative"], "+.1f"),
+            _bounds(d["ci"], "+.2f"),
+            _number(d["detectable"]),
+            _p(d["p"]),
+            _p(d["p_holm"]),
         ]
-        for c in entry["comparisons"]
+        for c, d in differences
+        if d
     ]
 
 
@@ -157,6 +161,8 @@ def render_markdown(found: list[dict]) -> str:
         lines += [f"## {_title(entry)}", "", *_markdown_table(_arm_header(entry), _arm_rows(entry))]
         if entry["comparisons"]:
             lines += _markdown_table(COMPARISON_HEADER, _comparison_rows(entry))
+            if rows := _comparison_rows(entry, "characters"):
+                lines += [CHARACTERS, "", *_markdown_table(COMPARISON_HEADER, rows)]
             lines += [BESIDE, "", *_markdown_table(BESIDE_HEADER, _beside_rows(entry))]
         if held := holdings.table(entry, _names(entry)):
             lines += [holdings.CAPTION, "", *_markdown_table(held[0], held[1:])]
@@ -184,6 +190,9 @@ def print_table(found: list[dict], console: Console) -> None:
         _print_rows(_arm_header(entry), _arm_rows(entry), console, width)
         if entry["comparisons"]:
             _print_rows(COMPARISON_HEADER, _comparison_rows(entry), console, width)
+            if rows := _comparison_rows(entry, "characters"):
+                console.print(Text(CHARACTERS), width=width)
+                _print_rows(COMPARISON_HEADER, rows, console, width)
             console.print(Text(BESIDE), width=width)
             _print_rows(BESIDE_HEADER, _beside_rows(entry), console, width)
         if held := holdings.table(entry, _names(entry)):

@@ -18,8 +18,8 @@ from lightning_modules.fit import fit
 from lightning_modules.subsampling import splice
 from local.config import plain, signature
 from local.errors import InputError
-from tests.conftest import TINY, borrow, here
 from local.extractors import Fbank
+from tests.conftest import TINY, borrow, here
 from tests.test_models import autoencoder, data, member, samples  # noqa: F401
 
 FLOATS = st.floats(-3, 3, width=32)
@@ -39,9 +39,7 @@ def identity():
     return autoencoder("pca", "autoencoder.bottleneck=80", "autoencoder.context=0", "autoencoder.stride=1")[0]
 
 
-@pytest.mark.parametrize(
-    "name", ["variational", "quantized", "clustered", "convolutional", "predictive", "stacked"]
-)
+@pytest.mark.parametrize("name", ["variational", "quantized", "clustered", "convolutional", "predictive", "stacked"])
 def test_the_recipe_goes_from_features_to_hypotheses_with_each(tiny, tmp_path, name):
     folder = borrow(tiny, tmp_path)
     kept = [s for s in TINY if name != "stacked" or s != "autoencoder.width=16"]
@@ -181,7 +179,7 @@ def test_clusters_are_those_of_hidden_clean_frames_and_their_means_are_near(data
     assert module.beside(codes, torch.zeros_like(cells), batch.features) == 0
 
 
-def test_filterbanks_that_a_waveform_autoencoder_reconstructs_are_those_of_the_samples(samples):
+def test_filterbanks_that_a_waveform_autoencoder_reconstructs_are_those_of_the_samples(samples):  # noqa: F811
     module = member("waveform", "autoencoder.width=16", "autoencoder.target=logmel", dim=160)[0]
     batch = Batcher(samples, 4000, seed=1).at(0)
     found = module.target(batch.features, batch.lengths)[0, : int(batch.lengths[0])].numpy()

@@ -14,6 +14,7 @@ from local.errors import InputError
 from local.extractors import Waveform
 from local.text import encode_all
 
+PRETRAINED = {"mini_librispeech": ("autoencoder=denoising",)}  # what its sweeps put in the place of `masked`
 UNITS = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -192,10 +193,19 @@ def test_random_has_the_weights_that_masked_begins_with_and_learns_at_once():
     assert recognizer("arm=masked", "recognizer.thaw=0.5", carried=settings)[0].thaw == 0.5
 
 
-def test_wide_has_as_many_parameters_as_the_pretrained_arm_in_all():
-    wide, masked = recognizer("arm=wide")[0], recognizer("arm=masked", carried=autoencoder("masked")[1])[0]
-    sizes = [sum(p.numel() for p in module.parameters()) for module in (wide, masked)]
-    assert abs(sizes[0] / sizes[1] - 1) < 0.01
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "recipe").glob("*.yaml")))
+def test_each_arm_can_be_built_in_each_recipe_and_wide_has_as_many_parameters_as_masked_in_all(name):
+    sizes = {}
+    for arm in sorted({path.stem for path in (CONF / "arm").glob("*.yaml")} - {"external"}):
+        settings = (f"recipe={name}", f"arm={arm}", *PRETRAINED.get(name, ()) * (arm in ("masked", "random")))
+        cfg = configuration(*settings)
+        carried = None
+        if cfg.dirs.pretrain:
+            module, carried = autoencoder(arm, *settings)
+            assert module.updates == (0 if arm in ("random", "pca") else cfg.autoencoder.updates)
+        carried = carried if cfg.recognizer.frontend == "finetuned" else None
+        sizes[arm] = sum(p.numel() for p in recognizer(*settings, carried=carried)[0].parameters())
+    assert abs(sizes["wide"] / sizes["masked"] - 1) < 0.01
 
 
 def rows(*validations: tuple[float, float, float]) -> list[dict]:

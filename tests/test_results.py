@@ -13,7 +13,7 @@ from local.errors import InputError
 from local.matched_pairs import matched_pairs
 from local.plots import lines, plot_curves, plot_hours
 from local.results import Cell, entries
-from local.scoring import write_scores
+from local.scoring import read_counts, write_scores
 from local.significance import bootstrap, compare, holm, resample
 from local.tables import print_table, render_markdown
 
@@ -71,6 +71,27 @@ def test_an_entry_holds_means_over_seeds_counted_by_hand(tmp_path):
     assert none["ci"][0] < none["wer"] < none["ci"][1]
     assert none["device_seconds"] == 120.0 and none["parameters"] == 1234567 and none["dropped"] == 3
     json.dumps(entry, allow_nan=False)
+
+
+def test_characters_are_compared_as_words_are_in_a_family_of_their_own(tmp_path):
+    cells = sweep(tmp_path, none=10, random=10, masked=8)
+    (entry,) = entries(cells)
+    characters = {
+        arm: np.stack([read_counts(c.score_dir).characters.errors for c in cells if c.arm == arm])
+        for arm in ("none", "random", "masked")
+    }
+    length = read_counts(cells[0].score_dir).characters.length
+    family = [(c["arm"], c["baseline"]) for c in entry["comparisons"]]
+    expected = [compare(characters[baseline], characters[arm], length) for arm, baseline in family]
+    for c, result in zip(entry["comparisons"], expected, strict=True):
+        found = c["characters"]
+        assert [found["delta"], *found["ci"], found["p"]] == [result.delta, result.low, result.high, result.p]
+        assert (found["delta"] == c["delta"]) == (c["arm"] == "random")  # which here errs as `none` does
+    adjusted = holm([None if arm == "random" else r.p for (arm, _), r in zip(family, expected, strict=True)])
+    assert [c["characters"]["p_holm"] for c in entry["comparisons"]] == adjusted
+    assert render_markdown([entry]).count("| masked | none |") == 3
+    (phones,) = entries([replace(one, rate="PER") for one in cells])
+    assert not any("characters" in c for c in phones["comparisons"])
 
 
 def test_the_family_of_holm_is_that_of_the_pretrained_arms(tmp_path):

@@ -1,4 +1,4 @@
-"""A masked autoencoder that also names the cluster of what is hidden, as HuBERT does (Hsu et al. 2021, arXiv 2106.07447).
+"""A masked autoencoder that also names the cluster of what is hidden (HuBERT, Hsu et al. 2021, arXiv 2106.07447).
 
 The clusters are those of log-mel frames, as in MelHuBERT (Lin et al. 2022, arXiv 2211.09944).
 """

@@ -14,13 +14,10 @@ class PCA(Autoencoder):
     `mean` [W] and `components` [bottleneck, W], W being the frames of a window times D, in order of variance.
     """
 
-    def __init__(
-        self, *, input_dim: int, context: int, stride: int, bottleneck: int, name: str, seed: int, batch_seconds: float
-    ) -> None:
-        super().__init__(
-            trained=False, updates=0, learning_rate=0.0, warmup=0.0, check_every=1, precision="32-true",
-            name=name, seed=seed, batch_seconds=batch_seconds,
-        )  # fmt: skip
+    def __init__(self, *, input_dim: int, context: int, stride: int, bottleneck: int, **training) -> None:
+        # A recipe sets updates and the like for whatever is trained.
+        idle = {"updates": 0, "learning_rate": 0.0, "warmup": 0.0, "check_every": 1, "precision": "32-true"}
+        super().__init__(**idle | training | {"trained": False})
         width = (2 * context + 1) * input_dim
         if bottleneck > width or context < stride - 1:
             raise InputError(
