@@ -117,9 +117,7 @@ def _trained(module: Training, train, dev, out: Path, title: str, logger, settin
 def _too_large(module: Training, parts: int) -> str:
     setting = f"{module.group}.batch_seconds={module.batch_seconds:g}"
     if parts > 1:
-        return (
-            f"{module.name}: {setting}: even one utterance at a time does not fit into memory; lower its width, or crop"
-        )
+        return f"{module.name}: {setting}: not even one utterance at a time fits into memory; lower its width"
     return f"{module.name}: {setting}: a batch does not fit into memory; lower it, or set trainer.auto_batch=true"
 
 

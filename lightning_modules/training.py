@@ -12,9 +12,9 @@ class Training(pl.LightningModule):
 
     `updates` and `check_every` count updates, `warmup` is a share of them, `batch_seconds` is the audio in one
     update and `crop_seconds` the longest excerpt of an utterance; `augmentation` says how stored audio is changed in
-    training (lightning_modules/augmentation.py). `average` is the decay of a moving average of the weights, which then is
-    what is validated and kept (Polyak and Juditsky 1992). Masks and dropout are drawn from (seed, step),
-    so a resumed training needs no random states. `monitor` names the validation metric that chooses the checkpoint.
+    training (lightning_modules/augmentation.py). `average` is the decay of a moving average of the weights, which is
+    then validated and kept (Polyak and Juditsky 1992). Masks and dropout are drawn from (seed, step), so a resumed
+    training needs no random states. `monitor` names the validation metric that chooses the checkpoint.
     """
 
     monitor: str
@@ -67,7 +67,7 @@ class Training(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def finite(self, loss: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return the loss, weighed by the batch's share; raises InputError naming step and utterances unless it is finite."""
+        """Return the loss, weighed by the batch's share; raises InputError with step and ids if not finite."""
         if not torch.isfinite(loss):
             raise InputError(
                 f"{self.name}: the loss is {loss.item()} at step {self.global_step}, expected a finite number; lower "

@@ -79,7 +79,7 @@ def test_a_batch_too_large_for_memory_names_the_setting_or_is_taken_in_parts(dat
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-3)
     monkeypatch.setattr(Dense, "training_step", full_at(0.1))
-    with pytest.raises(InputError, match="even one utterance at a time does not fit"):
+    with pytest.raises(InputError, match="not even one utterance at a time fits"):
         trained(dense(), data[0], tmp_path / "never", auto_batch=True)
 
 

@@ -139,7 +139,7 @@ class CTC(Training):
         self.log("val_cer", 100 * character_errors / max(1, characters), logger=False)
 
     def parameter_groups(self) -> list[dict]:
-        """The front end learns at `frontend_rate` times the recognizer's rate, each layer at `layer_decay` of the next."""
+        """The front end learns at `frontend_rate` times the recognizer's rate, a layer at `layer_decay` of the next."""
         if self.autoencoder is None:
             return super().parameter_groups()
         carried = {id(p) for p in self.autoencoder.parameters()}
