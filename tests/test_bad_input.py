@@ -175,6 +175,8 @@ def test_a_test_transcript_outside_the_units_is_found_before_training(corpus):
     "settings, message",
     [
         (["recognizer.stride=6"], "stride 6: expected a power of two"),
+        (["recognizer.stride=1024"], "recognizer.stride=1024: CTC can align none of the"),
+        (["recognizer.best=per"], "recognizer.best=per: expected wer or cer"),
         (["arm=none", "recognizer.frontend=finetuned"], "arm none has no encoder to fine-tune"),
         (["arm=masked", "autoencoder=none", "stage=3", "stop_stage=3"], "this arm needs a model"),
         (

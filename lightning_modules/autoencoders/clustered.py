@@ -60,9 +60,10 @@ class Clustered(Masked):
     def beside(self, codes: torch.Tensor, cells: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """The weighted cross-entropy of what is hidden."""
         hidden = self.grouped(cells).all(2)
-        scores = self.decoder["clusters"](codes)[:, : hidden.shape[1]][hidden].float()
-        labels = self.labels(clean)[hidden]
+        count = hidden.sum().clamp(min=1)
+        scores, labels = self.decoder["clusters"](codes)[:, : hidden.shape[1]].float(), self.labels(clean)
         if not self.training:
-            right = (scores.argmax(1) == labels).float().mean()
-            self.log("val_cluster_accuracy", right, on_epoch=True, logger=False, batch_size=max(1, len(labels)))
-        return self.weight * nn.functional.cross_entropy(scores, labels, reduction="sum") / max(1, len(labels))
+            right = ((scores.argmax(2) == labels) & hidden).sum() / count
+            self.log("val_cluster_accuracy", right, on_epoch=True, logger=False, batch_size=int(count))
+        nats = nn.functional.cross_entropy(scores.transpose(1, 2), labels, reduction="none")
+        return self.weight * (nats * hidden).sum() / count

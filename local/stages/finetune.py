@@ -6,6 +6,7 @@ from pathlib import Path
 
 from local import augmentation
 from local.config import make, plain
+from local.errors import InputError
 from local.frontend import checkpoint_path, source
 from local.labels import subset
 from local.stage import cell_name, stage
@@ -63,7 +64,13 @@ def _aligned(cfg, ids: list[str], labels: list[list[int]], input_stride: int) ->
     frames = augmentation.fewest(frames, plain(cfg, "recognizer")["augmentation"])
     frames = [-(-count // input_stride) for count in frames]
     log.info("[%s] finetune: %s", cell_name(cfg), feasibility(labels, frames, input_stride))
-    return aligned(labels, frames, cfg.recognizer.stride // input_stride)
+    kept = aligned(labels, frames, cfg.recognizer.stride // input_stride)
+    if not kept:
+        raise InputError(
+            f"recognizer.stride={cfg.recognizer.stride}: CTC can align none of {len(ids)} labeled utterances, which "
+            "have more units than frames; lower it, or choose longer units, as units=bpe"
+        )
+    return kept
 
 
 def _health(cfg, partial: Path, dropped: int) -> dict:
