@@ -219,6 +219,7 @@ def _write_list(named: list[tuple[list[str], DictConfig]]) -> str:
             "seed": cfg.seed,
             "decoder": cfg.decoder.name,
             "rate": cfg.units.rate,
+            "best": plain(cfg, "recognizer").get("best", "wer"),
             "splits": OmegaConf.to_container(cfg.decoder.splits),
             "dirs": OmegaConf.to_container(cfg.dirs, resolve=True),
         }

@@ -48,6 +48,7 @@ class Cell:
     label_subset: int | None = 0  # None: each seed drew its own, so the spread of the seeds holds that of subsets too
     labeled_hours: float | None = None  # of audio, in numbers even if it is all
     unlabeled_hours: float | None = None  # None where no unlabeled audio is read
+    best: str = "wer"  # or cer: the rate by which dev chooses
     rate: str = "WER"  # what the rate of errors is called: of phones, PER
     augmentation: str = ""  # what training was given, in words
     settings: str = ""  # those that were swept, as on a command line
@@ -113,7 +114,7 @@ def _entry(cells: list[Cell]) -> dict:
     arms = [_arm(row) for row in rows.values()]
     found = _comparisons(list(rows.values()), arms)
     if cells[0].split == "dev":
-        arms.sort(key=lambda arm: arm["wer"])  # dev selects
+        arms.sort(key=lambda arm: arm[cells[0].best])  # dev selects
     utterances, words = int(scores[0].utterances.sum()), int(scores[0].words.length.sum())
     return {name: getattr(cells[0], name) for name in ENTRY} | {
         "reference": {"utterances": utterances, "words": words, "sha256": prints[0]},

@@ -165,6 +165,19 @@ def test_every_row_of_a_sweep_meets_every_row_of_a_baseline(tmp_path):
     assert "masked (encoder.width=9)" in render_markdown([entry])
 
 
+def test_on_dev_rows_are_in_order_of_the_rate_that_chooses_the_checkpoints(tmp_path):
+    cells = [replace(c, split="dev") for c in sweep(tmp_path, none=10, masked=12)]
+    words = " ".join(f"w{i}" for i in range(LENGTH))
+    misspelt = " ".join(f"w{i}" if i > 20 else f"v{i}" for i in range(LENGTH))  # more words wrong, fewer characters
+    for one in cells:
+        if one.arm == "masked":
+            keys = {f"s{k}-1": f"s{k}" for k in range(SPEAKERS)}
+            write_scores(one.score_dir, dict.fromkeys(keys, words), dict.fromkeys(keys, misspelt), keys)
+    for best, order in {"wer": ["none", "masked"], "cer": ["masked", "none"]}.items():
+        (entry,) = entries([replace(one, best=best) for one in cells])
+        assert [row["arm"] for row in entry["arms"]] == order
+
+
 def test_on_dev_rows_are_in_order_of_their_rates_and_nothing_is_compared(tmp_path):
     cells = [replace(c, split="dev") for c in sweep(tmp_path, none=10, masked=8, pca=9)]
     (entry,) = entries(cells)

@@ -36,6 +36,16 @@ def test_unlabeled_pretrains_on_four_amounts_and_has_its_baselines_once(tmp_path
     assert Counter(made(tmp_path, 3, "sweep=unlabeled")) == {"pretrain/masked": 15}
 
 
+def test_every_idea_is_tried_once_at_one_hour_of_labels_with_a_seed_of_its_own(tmp_path):
+    found = Counter(made(tmp_path, 5, "sweep=ideas", "recipe=mini_librispeech"))
+    rates, trials = 3, found["mini_librispeech/labels-1-0/masked"]
+    assert found["mini_librispeech/labels-1-0/none"] == found["mini_librispeech/labels-1-0/random"] == rates
+    assert trials - rates >= 10
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["recipe=mini_librispeech", "sweep=ideas", "arm=masked"])
+    assert cfg.seed not in (1, 2, 3) and list(cfg.decoder.splits) == ["dev"]
+
+
 def test_longer_has_more_updates_than_none_in_every_recipe_and_is_like_it_otherwise():
     for recipe_name in (path.stem for path in (CONF / "recipe").glob("*.yaml")):
         with initialize_config_dir(str(CONF), version_base="1.3"):

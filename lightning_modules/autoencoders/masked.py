@@ -38,6 +38,7 @@ class Masked(Autoencoder):
         masked: float,
         band: int,
         visible: float = 0.0,
+        decoder_width: int | None = None,
         **training,
     ) -> None:
         super().__init__(**training)
@@ -52,9 +53,8 @@ class Masked(Autoencoder):
         self.subsampling = Subsampling(input_dim, width, stride)
         self.encoder = build(encoder, input_dim=width)
         self.to_bottleneck = nn.Linear(self.encoder.dim, bottleneck)
-        self.decoder = nn.Sequential(
-            nn.Linear(bottleneck, 4 * bottleneck), nn.GELU(), nn.Linear(4 * bottleneck, stride * input_dim)
-        )
+        inner = decoder_width or 4 * bottleneck
+        self.decoder = nn.Sequential(nn.Linear(bottleneck, inner), nn.GELU(), nn.Linear(inner, stride * input_dim))
 
     def parameter_layers(self) -> list[list[nn.Parameter]]:
         """What lies before the encoder, each of its layers, and what lies behind them."""

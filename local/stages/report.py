@@ -12,7 +12,7 @@ from local.stage import require, stage
 
 log = logging.getLogger(__name__)
 COPIED = ("corpus", "label_hours", "label_subset", "decoder", "arm", "frontend", "signature", "seed")  # as they are
-COPIED += ("rate", "settings", "shared", "unsized", "untimed", "front_end")
+COPIED += ("rate", "best", "settings", "shared", "unsized", "untimed", "front_end")
 
 
 def listed(path: str | None) -> list[dict]:
