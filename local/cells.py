@@ -113,7 +113,8 @@ class Cells(Sweeper):
         """For each key its `key=value` overrides, one for each swept value; arguments replace `params`."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         found = {}
-        for override in parser.parse_overrides([*(f"{k}={v}" for k, v in params.items()), *arguments]):
+        given = [f"{k}={'null' if v is None else v}" for k, v in params.items()]  # as Hydra spells it
+        for override in parser.parse_overrides([*given, *arguments]):
             key = override.get_key_element()
             if not override.is_sweep_override():
                 found[key] = [f"{key}={override.get_value_element_as_str()}"]
