@@ -175,7 +175,7 @@ def test_a_test_transcript_outside_the_units_is_found_before_training(corpus):
     "settings, message",
     [
         (["recognizer.stride=6"], "stride 6: expected a power of two"),
-        (["recognizer.stride=1024"], "recognizer.stride=1024: CTC can align none of the"),
+        (["recognizer.stride=1024"], "recognizer.stride=1024: CTC can align none of 17"),
         (["recognizer.best=per"], "recognizer.best=per: expected wer or cer"),
         (["arm=none", "recognizer.frontend=finetuned"], "arm none has no encoder to fine-tune"),
         (["arm=masked", "autoencoder=none", "stage=3", "stop_stage=3"], "this arm needs a model"),
@@ -184,7 +184,7 @@ def test_a_test_transcript_outside_the_units_is_found_before_training(corpus):
             "autoencoder.activation=x: expected relu",
         ),
         (["labels.hours=0"], "hours=0, expected a positive number or all"),
-        (["labels.hours=most"], "hours='most', expected a positive number or all"),
+        (["labels.hours=most"], "labels.hours=most: expected a number, such as 1"),
         (["recognizer.updates=many"], "recognizer.updates=many: expected a number"),
         (["trainer.accelerator=tpu"], "no such device is found"),
         (["corpus.accents=9"], "corpus.accents: found 9, expected 1 to 8"),
