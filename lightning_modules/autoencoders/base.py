@@ -108,8 +108,8 @@ class Autoencoder(Training, ABC):
         codes, lengths, cost = self.code(corrupted, batch.lengths)
         output = self.decode(codes, lengths)[:, : batch.features.shape[1]]
         cost = cost + self.beside(codes, cells & inside, batch.clean)
-        weights = torch.where(cells, 1.0, self.visible) * inside
         errors = self.error(output, self.target(batch.clean, batch.lengths))
+        weights = (torch.where(cells, 1.0, self.visible) * inside).expand_as(errors)
         return (errors * weights).sum() / weights.sum().clamp(min=1) + cost
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:

@@ -79,10 +79,6 @@ class Waveform(Autoencoder):
         mean, deviation = moments(found, inside)
         return (found - mean) / deviation * inside
 
-    def error(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Of each frame, [B, T, 1]."""
-        return super().error(output, target).mean(2, keepdim=True)
-
     def corrupt(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Nothing is hidden; every frame counts once."""
         return features, torch.ones_like(features[:, :, :1], dtype=torch.bool)
