@@ -82,7 +82,8 @@ def _known_keys() -> tuple[dict[str, object], dict[str, list[str]]]:
     groups: dict[str, list[str]] = {}
 
     def walk(prefix: str, node) -> None:
-        if prefix and (node is not None or prefix not in keys):
+        word = isinstance(keys.get(prefix), str)  # what one file sets to a word, as hours to all, is no number
+        if prefix and not word and (node is not None or prefix not in keys):
             keys[prefix] = node
         if isinstance(node, dict):
             for key, value in node.items():

@@ -184,7 +184,7 @@ def test_a_test_transcript_outside_the_units_is_found_before_training(corpus):
             "autoencoder.activation=x: expected relu",
         ),
         (["labels.hours=0"], "hours=0, expected a positive number or all"),
-        (["labels.hours=most"], "labels.hours=most: expected a number, such as 1"),
+        (["labels.hours=most"], "hours='most', expected a positive number or all"),
         (["recognizer.updates=many"], "recognizer.updates=many: expected a number"),
         (["trainer.accelerator=tpu"], "no such device is found"),
         (["corpus.accents=9"], "corpus.accents: found 9, expected 1 to 8"),
