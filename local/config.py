@@ -83,8 +83,9 @@ def _known_keys() -> tuple[dict[str, object], dict[str, list[str]]]:
 
     def walk(prefix: str, node) -> None:
         word = isinstance(keys.get(prefix), str)  # what one file sets to a word, as hours to all, is no number
-        if prefix and not word and (node is not None or prefix not in keys):
-            keys[prefix] = node
+        value = None if isinstance(node, str) and "${" in node else node  # of what kind, another setting says
+        if prefix and not word and (value is not None or prefix not in keys):
+            keys[prefix] = value
         if isinstance(node, dict):
             for key, value in node.items():
                 if key != "defaults":

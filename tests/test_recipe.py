@@ -125,14 +125,16 @@ def trainings(folder: Path, *settings: str) -> list[str]:
 def test_every_arm_gets_the_same_number_of_trials_on_a_seed_that_no_report_uses(tmp_path):
     made = [path.split("/")[-1].split("-")[0] for path in trainings(tmp_path, "sweep=tune")]
     assert {arm: made.count(arm) for arm in made} == {"none": 8, "random": 8, "masked": 8}
-    sweeps = {p.stem: yaml.safe_load(p.read_text()) for p in (CONF / "sweep").glob("*.yaml")}
+    sweeps = {p.stem: yaml.safe_load(p.read_text()) for p in sorted((CONF / "sweep").glob("*.yaml"))}
     tuned = str(sweeps["tune"]["hydra"]["sweeper"]["params"]["seed"])
-    for name in sweeps.keys() - {"tune"}:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        splits = {name: list(compose("config", [f"sweep={name}"]).decoder.splits) for name in sweeps}
+    assert [name for name in sweeps if splits[name] == ["dev"]] == ["ideas", "tune"]  # the two that choose something
+    for name in sweeps.keys() - {"ideas", "tune"}:
         params = sweeps[name]["hydra"]["sweeper"]["params"]
         for product in params if isinstance(params, list) else [params]:
             assert tuned not in product["seed"].split(",")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert list(compose("config", ["sweep=tune"]).decoder.splits) == ["dev"]
+    assert str(sweeps["ideas"]["seed"]) == tuned
 
 
 def test_the_sweep_over_arms_holds_every_control_once_a_seed(tmp_path):
