@@ -15,6 +15,7 @@ from local.errors import InputError
 
 GAP = ""  # the other side of a deletion or insertion; no token is empty
 INDEL, SUB = 3, 4  # sclite's costs; a match costs nothing
+CELLS = 1_000_000  # of the table of costs, at once
 
 
 @dataclass(frozen=True)
@@ -50,43 +51,74 @@ class Scores:
     characters: Counts
 
 
-def align(reference: list[str], hypothesis: list[str]) -> tuple[list[tuple[str, str]], str]:
-    """Pairs (reference token or "", hypothesis token or "") and their ops, a letter a pair, as sclite's.
+def align(references: list[list[str]], hypotheses: list[list[str]]) -> list[str]:
+    """The alignment of each pair, a letter a token, as sclite's: C is correct, S substituted, D deleted, I inserted.
 
-    C is correct, S substituted, D deleted, I inserted. Three substitutions cost what two deletions, two insertions
-    and a match do, so counts hang on which of equal costs is taken: a diagonal step before an insertion before a
-    deletion, backward from the end, as in net_dp.c of NIST's SCTK. kaldialign has the costs but not this order.
+    Three substitutions cost what two deletions, two insertions and a match do, so counts hang on which of equal costs
+    is taken: a diagonal step before an insertion before a deletion, backward from the end, as in net_dp.c of NIST's
+    SCTK. kaldialign has the costs but not this order. Pairs of like length share one table of costs.
     """
-    if reference == hypothesis:
-        return list(zip(reference, hypothesis, strict=True)), "C" * len(reference)
-    rows = [[INDEL * j for j in range(len(hypothesis) + 1)]]
-    for i, token in enumerate(reference, 1):
-        above, row = rows[-1], [INDEL * i]
-        for j, other in enumerate(hypothesis):
-            diagonal = above[j] if token == other else above[j] + SUB
-            row.append(min(diagonal, above[j + 1] + INDEL, row[j] + INDEL))
-        rows.append(row)
-    pairs, ops, i, j = [], "", len(reference), len(hypothesis)
-    while i or j:
-        same = bool(i and j) and reference[i - 1] == hypothesis[j - 1]
-        if i and j and rows[i][j] == rows[i - 1][j - 1] + (0 if same else SUB):
-            i, j, op = i - 1, j - 1, "C" if same else "S"
-        elif j and rows[i][j] == rows[i][j - 1] + INDEL:
-            j, op = j - 1, "I"
-        else:
-            i, op = i - 1, "D"
-        pairs.append((GAP if op == "I" else reference[i], GAP if op == "D" else hypothesis[j]))
-        ops += op
-    return pairs[::-1], ops[::-1]
+    number: dict[str, int] = {}
+    tokens = [
+        [np.array([number.setdefault(token, len(number)) for token in text], np.int64) for text in texts]
+        for texts in (references, hypotheses)
+    ]
+    pairs = list(zip(*tokens, strict=True))
+    order = sorted(range(len(pairs)), key=lambda i: max(map(len, pairs[i])))
+    found = [""] * len(pairs)
+    while order:
+        longest = 1 + max(map(len, pairs[order[-1]]))
+        block = [order.pop() for _ in range(min(len(order), max(1, CELLS // longest**2)))]
+        for i, ops in zip(block, _align_block([pairs[i] for i in block]), strict=True):
+            found[i] = ops
+    return found
+
+
+def _align_block(pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[str]:
+    """The alignments of pairs of token numbers, all in one table of costs."""
+    (reference, i), (hypothesis, j) = (_padded([pair[side] for pair in pairs], -1 - side) for side in (0, 1))
+    each, ramp = np.arange(len(pairs)), INDEL * np.arange(hypothesis.shape[1] + 1, dtype=np.int32)
+    costs = np.empty((reference.shape[1] + 1, len(pairs), len(ramp)), np.int32)
+    costs[0] = ramp
+    for above, row, token in zip(costs[:-1], costs[1:], reference.T, strict=True):
+        row[:, 0] = above[:, 0] + INDEL
+        np.minimum(above[:, :-1] + SUB * (token[:, None] != hypothesis), above[:, 1:] + INDEL, out=row[:, 1:])
+        np.add(np.minimum.accumulate(row - ramp, axis=1), ramp, out=row)  # insertions, however many in a row
+    letters = np.full((len(pairs), sum(map(max, (i, j))) + 1), ord(" "), np.uint8)
+    for letter in letters.T:
+        both, here = (i > 0) & (j > 0), costs[i, each, j]
+        same = both & (reference[each, i - 1] == hypothesis[each, j - 1])
+        diagonal = both & (here == costs[i - 1, each, j - 1] + SUB * ~same)
+        inserted = ~diagonal & (j > 0) & (here == costs[i, each, j - 1] + INDEL)
+        deleted = ~diagonal & ~inserted & (i > 0)
+        for op, chosen in zip("CSID", (diagonal & same, diagonal & ~same, inserted, deleted), strict=True):
+            letter[chosen] = ord(op)
+        i, j = i - (diagonal | deleted), j - (diagonal | inserted)
+    return [row.tobytes().decode().rstrip()[::-1] for row in letters]
+
+
+def _padded(rows: list[np.ndarray], filling: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as one array, a column at least, and their lengths."""
+    lengths = np.array([len(row) for row in rows])
+    table = np.full((len(rows), max(1, lengths.max())), filling)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return table, lengths
+
+
+def pairs(reference: list[str], hypothesis: list[str], ops: str) -> list[tuple[str, str]]:
+    """The pairs (reference token or GAP, hypothesis token or GAP) of an alignment."""
+    left, right = iter(reference), iter(hypothesis)
+    return [(GAP if op == "I" else next(left), GAP if op == "D" else next(right)) for op in ops]
 
 
 def _tally(ops: str) -> Counts:
     return Counts(ops.count("S"), ops.count("D"), ops.count("I"), len(ops) - ops.count("I"))
 
 
-def count(reference: list[str], hypothesis: list[str]) -> Counts:
-    """Errors between two lists of tokens."""
-    return _tally(align(reference, hypothesis)[1])
+def count_words(references: list[str], hypotheses: list[str]) -> Counts:
+    """Errors of all hypotheses against their references, a token a word."""
+    return _tally("".join(align([text.split() for text in references], [text.split() for text in hypotheses])))
 
 
 def count_characters(reference: str, hypothesis: str) -> Counts:
@@ -150,12 +182,12 @@ def write_scores(
         open(out / "ref.trn", "w", encoding="utf-8") as ref_trn,
         open(out / "hyp.trn", "w", encoding="utf-8") as hyp_trn,
     ):
-        for utterance in sorted(references):
-            reference, hypothesis = references[utterance].split(), hypotheses.get(utterance, "").split()
+        order = sorted(references)
+        texts = [[found.get(key, "").split() for key in order] for found in (references, hypotheses)]
+        for utterance, reference, hypothesis, ops in zip(order, *texts, align(*texts), strict=True):
             ref_trn.write(" ".join([*reference, f"({utterance})"]) + "\n")
             hyp_trn.write(" ".join([*hypothesis, f"({utterance})"]) + "\n")
-            pairs, ops = align(reference, hypothesis)
-            per_utt.write(_per_utterance(utterance, pairs, ops))
+            per_utt.write(_per_utterance(utterance, pairs(reference, hypothesis, ops), ops))
             characters = count_characters(" ".join(reference), " ".join(hypothesis))
             utterances, words, letters = rows.get(speakers[utterance], (0, Counts(), Counts()))
             rows[speakers[utterance]] = utterances + 1, words + _tally(ops), letters + characters

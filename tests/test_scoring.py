@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.errors import InputError
-from local.scoring import Counts, align, count, count_characters, read_counts, write_scores
+from local.scoring import CELLS, Counts, align, count_characters, count_words, pairs, read_counts, write_scores
 
 SCLITE = shutil.which("sclite") or shutil.which("sclite", path="/usr/lib/sctk/bin")
 tokens = st.lists(st.sampled_from("abcd"), max_size=9)
@@ -32,22 +32,52 @@ def levenshtein(reference: list[str], hypothesis: list[str]) -> int:
 
 @given(tokens, tokens)
 def test_counts_are_those_of_an_alignment(reference, hypothesis):
-    pairs, ops = align(reference, hypothesis)
-    found = count(reference, hypothesis)
-    assert [r for r, _ in pairs if r] == reference and [h for _, h in pairs if h] == hypothesis
+    (ops,) = align([reference], [hypothesis])
+    aligned, found = pairs(reference, hypothesis, ops), count_words([" ".join(reference)], [" ".join(hypothesis)])
+    assert [r for r, _ in aligned if r] == reference and [h for _, h in aligned if h] == hypothesis
     assert found.length == len(reference) == ops.count("C") + found.sub + found.del_
     assert len(hypothesis) == ops.count("C") + found.sub + found.ins
     assert levenshtein(reference, hypothesis) <= found.errors <= len(reference) + len(hypothesis)
 
 
+def plainly(reference: list[str], hypothesis: list[str]) -> str:
+    """The alignment of one pair, a cell at a time."""
+    rows = [[3 * j for j in range(len(hypothesis) + 1)]]
+    for i, token in enumerate(reference, 1):
+        row = [3 * i]
+        for j, other in enumerate(hypothesis):
+            row.append(min(rows[-1][j] + 4 * (token != other), rows[-1][j + 1] + 3, row[j] + 3))
+        rows.append(row)
+    ops, i, j = "", len(reference), len(hypothesis)
+    while i or j:
+        cost = 4 * (reference[i - 1] != hypothesis[j - 1]) if i and j else None
+        if i and j and rows[i][j] == rows[i - 1][j - 1] + cost:
+            i, j, ops = i - 1, j - 1, ops + ("S" if cost else "C")
+        elif j and rows[i][j] == rows[i][j - 1] + 3:
+            j, ops = j - 1, ops + "I"
+        else:
+            i, ops = i - 1, ops + "D"
+    return ops[::-1]
+
+
+@given(st.lists(st.tuples(tokens, tokens), max_size=6), st.sampled_from([1, 60, CELLS]))
+def test_pairs_are_aligned_in_a_block_as_they_are_alone(texts, cells):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("local.scoring.CELLS", cells)
+        found = align([reference for reference, _ in texts], [hypothesis for _, hypothesis in texts])
+    assert found == [plainly(*pair) for pair in texts]
+
+
 @given(tokens)
 def test_a_text_has_no_errors_against_itself(reference):
-    assert count(reference, reference) == Counts(0, 0, 0, len(reference))
+    text = " ".join(reference)
+    assert count_words([text], [text]) == Counts(0, 0, 0, len(reference))
 
 
 @given(tokens, tokens)
 def test_characters_cost_what_words_cost(reference, hypothesis):
-    words, characters = count(reference, hypothesis), count_characters("".join(reference), "".join(hypothesis))
+    words = count_words([" ".join(reference)], [" ".join(hypothesis)])
+    characters = count_characters("".join(reference), "".join(hypothesis))
     assert 4 * words.sub + 3 * (words.del_ + words.ins) == 4 * characters.sub + 3 * (characters.del_ + characters.ins)
 
 

@@ -10,7 +10,7 @@ from lightning_modules.subsampling import Subsampling
 from lightning_modules.training import Training
 from local.decoders.greedy import Greedy
 from local.errors import InputError
-from local.scoring import count, count_characters
+from local.scoring import Counts, count_characters, count_words
 from local.text import decode, fold
 
 
@@ -125,11 +125,12 @@ class CTC(Training):
             ("health/empty_rate", empty.mean(), len(empty)),
         ):
             self.log(name, value, on_step=False, on_epoch=True, logger=False, batch_size=weight)
-        for row, size, hypothesis in zip(batch.labels.tolist(), batch.label_lengths.tolist(), hypotheses, strict=True):
-            reference, hypothesis = (fold(text, self.scoring) for text in (decode(row[:size], self.units), hypothesis))
-            words = count(reference.split(), hypothesis.split())
-            characters = count_characters(reference, hypothesis)
-            self.counts.append((words.errors, words.length, characters.errors, characters.length))
+        rows = zip(batch.labels.tolist(), batch.label_lengths.tolist(), strict=True)
+        references = [fold(decode(row[:size], self.units), self.scoring) for row, size in rows]
+        hypotheses = [fold(text, self.scoring) for text in hypotheses]
+        words = count_words(references, hypotheses)
+        characters = sum(map(count_characters, references, hypotheses), Counts())
+        self.counts.append((words.errors, words.length, characters.errors, characters.length))
 
     def on_validation_epoch_end(self) -> None:
         """Word and character error rates, in percent."""

@@ -30,7 +30,7 @@ from speechbrain.processing.features import InputNormalization
 from torch import nn
 
 from local.manifest import Utterance
-from local.scoring import count
+from local.scoring import count_words
 
 MELS = 80
 OPTIMIZERS = {  # of its CRDNN recipes and of its Conformer recipes, whose rate is for larger batches
@@ -151,11 +151,11 @@ class Recipe(sb.Brain):
         loss = sb.nnet.losses.ctc_loss(log_probabilities, batch.tokens.data, lengths, batch.tokens.lengths, 0)
         if stage != sb.Stage.TRAIN:
             best = ctc_greedy_decode(log_probabilities, lengths, blank_id=0)
-            for key, labels, words in zip(batch.id, best, batch.words, strict=True):
+            for key, labels in zip(batch.id, best, strict=True):
                 self.hypotheses[key] = " ".join("".join(self.encoder.decode_ndim(labels)).split())
-                errors = count(words.split(), self.hypotheses[key].split())
-                self.errors += errors.errors
-                self.words += errors.length
+            found = count_words(batch.words, [self.hypotheses[key] for key in batch.id])
+            self.errors += found.errors
+            self.words += found.length
         return loss
 
     def on_stage_start(self, stage, epoch=None) -> None:
