@@ -6,6 +6,7 @@ baseline. The same score directories give the same bytes: nothing here depends o
 
 import hashlib
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,15 +94,14 @@ def _order(cell: Cell) -> tuple:
     )
 
 
-def _fingerprint(directory: Path) -> str:
-    """SHA-256 of the sorted lines of `ref.trn`: which words of which utterances were scored."""
-    lines = (Path(directory) / "ref.trn").read_text(encoding="utf-8").splitlines()
+def fingerprint(lines: Iterable[str]) -> str:
+    """SHA-256 of the sorted lines of a `ref.trn`: which words of which utterances were scored."""
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def _entry(cells: list[Cell]) -> dict:
     scores = [read_counts(cell.score_dir) for cell in cells]
-    prints = [_fingerprint(cell.score_dir) for cell in cells]
+    prints = [fingerprint((cell.score_dir / "ref.trn").read_text(encoding="utf-8").splitlines()) for cell in cells]
     for cell, found, digest in zip(cells, scores, prints, strict=True):
         if digest != prints[0] or found.speakers != scores[0].speakers:
             raise InputError(
@@ -210,14 +210,14 @@ def _comparisons(rows: list[list[tuple[Cell, Scores]]], arms: list[dict]) -> lis
         baseline, arm = medians[i], medians[j]
         if not _comparable(baseline, arm):
             continue
-        result, pairs = compare(errors[i], errors[j], words), matched_pairs(ops[i], ops[j])
+        result = compare(errors[i], errors[j], words)
         drawn = (None, None) if result.low is None else bootstrap(rates[i], rates[j])
         found.append(
             {"baseline": baseline.arm, "baseline_signature": baseline.signature}
             | {name: getattr(arm, name) for name in ROW}
-            | _difference(result)
+            | difference(result)
             | {"bootstrap": list(drawn)}
-            | {"matched_pairs": {"seeds": [arm.seed, baseline.seed]} | {key: getattr(pairs, key) for key in TEST}}
+            | {"matched_pairs": matched(ops[i], ops[j], [arm.seed, baseline.seed])}
             | ({"characters": _in_characters(rows[i], rows[j])} if arm.rate == "WER" else {})
         )
     _correct(found, found)
@@ -232,7 +232,13 @@ def _correct(found: list[dict], differences: list[dict]) -> None:
         difference["p_holm"] = p
 
 
-def _difference(result: Comparison) -> dict:
+def matched(baseline: list[str], arm: list[str], seeds: list[int]) -> dict:
+    """What is kept of the matched-pairs test of two alignments of these seeds, the arm's first."""
+    pairs = matched_pairs(baseline, arm)
+    return {"seeds": seeds} | {key: getattr(pairs, key) for key in TEST}
+
+
+def difference(result: Comparison) -> dict:
     """What is kept of a comparison."""
     kept = {"delta": result.delta, "relative": result.relative, "ci": [result.low, result.high]}
     return kept | {"detectable": result.detectable, "p": result.p}
@@ -241,4 +247,4 @@ def _difference(result: Comparison) -> dict:
 def _in_characters(baseline: list[tuple[Cell, Scores]], arm: list[tuple[Cell, Scores]]) -> dict:
     """The difference in character errors."""
     counts = [_errors(row, "characters") for row in (baseline, arm)]
-    return _difference(compare(*counts, baseline[0][1].characters.length))
+    return difference(compare(*counts, baseline[0][1].characters.length))

@@ -112,13 +112,14 @@ def pairs(reference: list[str], hypothesis: list[str], ops: str) -> list[tuple[s
     return [(GAP if op == "I" else next(left), GAP if op == "D" else next(right)) for op in ops]
 
 
-def _tally(ops: str) -> Counts:
+def tally(ops: str) -> Counts:
+    """The counts of one alignment, or of several in a row."""
     return Counts(ops.count("S"), ops.count("D"), ops.count("I"), len(ops) - ops.count("I"))
 
 
 def count_words(references: list[str], hypotheses: list[str]) -> Counts:
     """Errors of all hypotheses against their references, a token a word."""
-    return _tally("".join(align([text.split() for text in references], [text.split() for text in hypotheses])))
+    return tally("".join(align([text.split() for text in references], [text.split() for text in hypotheses])))
 
 
 def count_characters(reference: str, hypothesis: str) -> Counts:
@@ -190,7 +191,7 @@ def write_scores(
             per_utt.write(_per_utterance(utterance, pairs(reference, hypothesis, ops), ops))
             characters = count_characters(" ".join(reference), " ".join(hypothesis))
             utterances, words, letters = rows.get(speakers[utterance], (0, Counts(), Counts()))
-            rows[speakers[utterance]] = utterances + 1, words + _tally(ops), letters + characters
+            rows[speakers[utterance]] = utterances + 1, words + tally(ops), letters + characters
     words, characters = (sum((row[i] for row in rows.values()), Counts()) for i in (1, 2))
     if not words.length:
         raise InputError(f"{out}: the {len(references)} references hold no word; nothing can be scored")

@@ -35,7 +35,7 @@ def _number(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None else format(value, form)
 
 
-def _bounds(ci: list[float | None], form: str = ".2f") -> str:
+def bounds(ci: list[float | None], form: str = ".2f") -> str:
     return "-" if ci[0] is None else f"[{ci[0]:{form}}, {ci[1]:{form}}]"
 
 
@@ -52,26 +52,26 @@ def _title(entry: dict) -> str:
     return f"{entry['corpus']}, {budget} labels{drawn}, {entry['split']} ({reference}), decoder {entry['decoder']}"
 
 
-def _names(entry: dict) -> dict[tuple[str, str], str]:
+def names(entry: dict) -> dict[tuple[str, str], str]:
     """A name for each row (arm, signature): the arm, and of front end and settings what tells it from others."""
-    names = {}
+    named = {}
     for row in entry["arms"]:
         same = [other for other in entry["arms"] if other["arm"] == row["arm"]]
         more = [row["frontend"]] * (len({other["frontend"] for other in same}) > 1)
         if [other["frontend"] for other in same].count(row["frontend"]) > 1:
             more.append(row["settings"] or row["signature"])
-        names[row["arm"], row["signature"]] = row["arm"] + (f" ({', '.join(more)})" if more else "")
-    return names
+        named[row["arm"], row["signature"]] = row["arm"] + (f" ({', '.join(more)})" if more else "")
+    return named
 
 
 def _arm_rows(entry: dict) -> list[list[str]]:
-    names = _names(entry)
+    named = names(entry)
     return [
         [
-            names[row["arm"], row["signature"]],
+            named[row["arm"], row["signature"]],
             row["frontend"],
             str(len(row["seeds"])),
-            f"{row['wer']:.2f} {_bounds(row['ci'])}",
+            f"{row['wer']:.2f} {bounds(row['ci'])}",
             _number(row["cer"] if entry["rate"] == "WER" else None),  # phones have no characters
             _number(float(np.mean([seed["dev_wer"] for seed in row["seeds"]]))),
             f"{row['parameters']:,}",
@@ -85,15 +85,15 @@ def _arm_rows(entry: dict) -> list[list[str]]:
 
 def _comparison_rows(entry: dict, unit: str | None = None) -> list[list[str]]:
     """Of words or phones, or of the unit of that name; results published before it was compared have none of it."""
-    names = _names(entry)
+    named = names(entry)
     differences = [(c, c.get(unit) if unit else c) for c in entry["comparisons"]]
     return [
         [
-            names[c["arm"], c["signature"]],
-            names[c["baseline"], c["baseline_signature"]],
+            named[c["arm"], c["signature"]],
+            named[c["baseline"], c["baseline_signature"]],
             _number(d["delta"], "+.2f"),
             _number(d["relative"], "+.1f"),
-            _bounds(d["ci"], "+.2f"),
+            bounds(d["ci"], "+.2f"),
             _number(d["detectable"]),
             _p(d["p"]),
             _p(d["p_holm"]),
@@ -104,12 +104,12 @@ def _comparison_rows(entry: dict, unit: str | None = None) -> list[list[str]]:
 
 
 def _beside_rows(entry: dict) -> list[list[str]]:
-    names = _names(entry)
+    named = names(entry)
     return [
         [
-            names[c["arm"], c["signature"]],
-            names[c["baseline"], c["baseline_signature"]],
-            _bounds(c["bootstrap"], "+.2f"),
+            named[c["arm"], c["signature"]],
+            named[c["baseline"], c["baseline_signature"]],
+            bounds(c["bootstrap"], "+.2f"),
             ", ".join(map(str, c["matched_pairs"]["seeds"])),
             f"{c['matched_pairs']['segments']:,}",
             _number(c["matched_pairs"]["z"], "+.2f"),
@@ -119,15 +119,15 @@ def _beside_rows(entry: dict) -> list[list[str]]:
     ]
 
 
-def _verdict(c: dict, names: dict[tuple[str, str], str], rate: str) -> str:
-    """One sentence: what may be claimed of a pretrained arm against one baseline."""
-    arm, baseline = names[c["arm"], c["signature"]], names[c["baseline"], c["baseline_signature"]]
+def verdict(c: dict, named: dict[tuple[str, str], str], rate: str) -> str:
+    """One sentence: what may be claimed of an arm against one baseline."""
+    arm, baseline = named[c["arm"], c["signature"]], named[c["baseline"], c["baseline_signature"]]
     low, high = c["ci"]
     relative = "" if c["relative"] is None else f" ({abs(c['relative']):.1f} %)"
     change = f"{'lowers' if c['delta'] < 0 else 'raises'} the {rate} by {abs(c['delta']):.2f} points{relative}"
     if low is None:
         return f"{arm} against {baseline}: cannot tell: {c['delta']:+.2f} points, and no spread to judge them by."
-    evidence = f"95 % interval {_bounds(c['ci'], '+.2f')}"
+    evidence = f"95 % interval {bounds(c['ci'], '+.2f')}"
     if c["p"] is None and low <= 0 <= high:
         return (
             f"{arm} against {baseline}: cannot tell: {c['delta']:+.2f} points, {evidence}; this seed only: no p-value."
@@ -145,8 +145,8 @@ def _verdict(c: dict, names: dict[tuple[str, str], str], rate: str) -> str:
 
 
 def _verdicts(entry: dict) -> list[str]:
-    names = _names(entry)
-    return [_verdict(c, names, entry["rate"]) for c in entry["comparisons"] if c["arm"] not in BASELINES]
+    named = names(entry)
+    return [verdict(c, named, entry["rate"]) for c in entry["comparisons"] if c["arm"] not in BASELINES]
 
 
 def _markdown_table(header: tuple[str, ...], rows: list[list[str]]) -> list[str]:
@@ -164,14 +164,15 @@ def render_markdown(found: list[dict]) -> str:
             if rows := _comparison_rows(entry, "characters"):
                 lines += [CHARACTERS, "", *_markdown_table(COMPARISON_HEADER, rows)]
             lines += [BESIDE, "", *_markdown_table(BESIDE_HEADER, _beside_rows(entry))]
-        if held := holdings.table(entry, _names(entry)):
+        if held := holdings.table(entry, names(entry)):
             lines += [holdings.CAPTION, "", *_markdown_table(held[0], held[1:])]
         verdicts = _verdicts(entry)
         lines += [f"- {verdict}" for verdict in verdicts] + [""] * bool(verdicts)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _print_rows(header: tuple[str, ...], rows: list[list[str]], console: Console, width: int) -> None:
+def print_rows(header: tuple[str, ...], rows: list[list[str]], console: Console, width: int) -> None:
+    """A table without lines; long names are folded."""
     table = Table(box=None, header_style="cyan", padding=(0, 1, 0, 0))
     for i, name in enumerate(header):
         justify = "right" if i > 1 else "left"
@@ -182,22 +183,27 @@ def _print_rows(header: tuple[str, ...], rows: list[list[str]], console: Console
     console.print()
 
 
+def print_comparisons(entry: dict, console: Console, width: int) -> None:
+    """Differences, in characters too where there are such, and what stands beside them."""
+    print_rows(COMPARISON_HEADER, _comparison_rows(entry), console, width)
+    if rows := _comparison_rows(entry, "characters"):
+        console.print(Text(CHARACTERS), width=width)
+        print_rows(COMPARISON_HEADER, rows, console, width)
+    console.print(Text(BESIDE), width=width)
+    print_rows(BESIDE_HEADER, _beside_rows(entry), console, width)
+
+
 def print_table(found: list[dict], console: Console) -> None:
     """What `render_markdown` says, on a terminal; rich leaves out color where there is none."""
     width = min(WIDTH, console.width)
     for entry in found:
         console.print(Text(_title(entry), style="bold"), width=width)
-        _print_rows(_arm_header(entry), _arm_rows(entry), console, width)
+        print_rows(_arm_header(entry), _arm_rows(entry), console, width)
         if entry["comparisons"]:
-            _print_rows(COMPARISON_HEADER, _comparison_rows(entry), console, width)
-            if rows := _comparison_rows(entry, "characters"):
-                console.print(Text(CHARACTERS), width=width)
-                _print_rows(COMPARISON_HEADER, rows, console, width)
-            console.print(Text(BESIDE), width=width)
-            _print_rows(BESIDE_HEADER, _beside_rows(entry), console, width)
-        if held := holdings.table(entry, _names(entry)):
+            print_comparisons(entry, console, width)
+        if held := holdings.table(entry, names(entry)):
             console.print(Text(holdings.CAPTION), width=width)
-            _print_rows(held[0], held[1:], console, width)
+            print_rows(held[0], held[1:], console, width)
         for verdict in _verdicts(entry):
             console.print(Text(verdict), width=width)
         console.print()

@@ -1,0 +1,241 @@
+"""The verdict on anybody's hypotheses, without training: word error rates, differences, and how sure both are.
+
+The first system is the baseline that each other one is held against. Statistics are those of the report
+(local/significance.py); texts are taken as they are, so normalize references and hypotheses alike before.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from local import hypotheses, tables
+from local.errors import InputError, refusals_reported
+from local.manifest import rows
+from local.results import difference, fingerprint, matched
+from local.scoring import Counts, align, tally
+from local.significance import MIN_SEEDS, bootstrap, compare, holm, interval, resample
+
+SYSTEMS = ("system", "hypotheses", "{rate} %, 95 % interval", "sub", "del", "ins", "missing")
+CHANGED = ("system", "against", "utterances better", "worse", "speakers better", "worse")
+WORST = ("system", "utterance", "errors", "baseline's", "of")
+SHOWN = 5  # of the utterances that became worse, for each system
+ONE = (
+    "A system with fewer than three hypotheses shows nothing of how much training it anew would change: its intervals "
+    "are about these hypotheses on other speakers, and there is no p but that of the matched pairs."
+)
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="python -m local.compare",
+        description=__doc__.partition("\n\n")[0],
+        epilog="A file is sclite's .trn, a .ctm, Kaldi's text (any other name), or a score directory of stage 7. "
+        "Speakers are, as for sclite, the start of an utterance up to its first - or _, unless --utt2spk tells them.",
+    )
+    parser.add_argument("reference", type=Path, metavar="REF", help="what was said")
+    parser.add_argument(
+        "systems", nargs="+", metavar="[NAME=]HYP[,HYP...]",
+        help="what a system heard, the baseline first; several hypotheses of one are trainings with different seeds",
+    )  # fmt: skip
+    parser.add_argument("--utt2spk", type=Path, metavar="FILE", help="Kaldi's map of utterances to speakers")
+    parser.add_argument("--characters", action="store_true", help="compare characters, spaces included, not words")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it there too")
+    return parser.parse_args()
+
+
+def named(system: str) -> tuple[str, list[Path]]:
+    """A system's name and its hypotheses; of `NAME=FILES` the name, and without one what the first file is called."""
+    name, equals, paths = system.partition("=")
+    if not equals or Path(system).exists():
+        name, paths = system.partition(",")[0], system
+    return name, [Path(path) for path in paths.split(",")]
+
+
+def texts(path: Path, side: str) -> dict[str, str]:
+    """Utterance to text of a file, or of `side`.trn in a score directory."""
+    return hypotheses.read(path / f"{side}.trn" if path.is_dir() else path)
+
+
+def speakers(utterances: list[str], utt2spk: Path | None) -> np.ndarray:
+    """The number [U] of each utterance's speaker."""
+    names = [utterance.partition("-")[0].partition("_")[0] for utterance in utterances]
+    if utt2spk:
+        if not utt2spk.is_file():
+            raise InputError(f"{utt2spk}: no such file, expected Kaldi's utt2spk")
+        said = {key: speaker for _, key, speaker in rows(utt2spk)}
+        if lacking := [utterance for utterance in utterances if utterance not in said]:
+            raise InputError(f"{utt2spk}: {lacking[0]} has no speaker ({len(lacking)} such); add a line for each")
+        names = [said[utterance] for utterance in utterances]
+    return np.unique(names, return_inverse=True)[1]
+
+
+def check(path: Path, reference: dict[str, str], found: dict[str, str], where: Path) -> None:
+    """Raise InputError unless the hypotheses are of these references."""
+    if unknown := [key for key in found if key not in reference]:
+        raise InputError(
+            f"{path}: {unknown[0]} is not in {where} ({len(unknown)} such); compare on the same utterances"
+        )
+    if path.is_dir() and print_of(texts(path, "ref")) != print_of(reference):
+        raise InputError(f"{path}: was scored on references that differ from {where}; score it on the same text")
+
+
+def print_of(reference: dict[str, str]) -> str:
+    """The fingerprint of references, as the report has it."""
+    return fingerprint(f"{text} ({key})".lstrip() for key, text in reference.items())
+
+
+def tokens(text: str, characters: bool) -> list[str]:
+    """What errors are counted in."""
+    return list(text) if characters else text.split()
+
+
+def verdict(args: argparse.Namespace) -> dict:
+    """The systems and comparisons, in the shape of an entry of results.json, rates in percent."""
+    reference = texts(args.reference, "ref")
+    order = sorted(reference)
+    said = [tokens(reference[key], args.characters) for key in order]
+    length = np.array([len(text) for text in said])
+    if not length.sum():
+        raise InputError(f"{args.reference}: {len(reference)} utterances without a word; nothing can be compared")
+    who = speakers(order, args.utt2spk)
+    words = np.bincount(who, length).astype(int)
+    systems: dict[str, dict] = {}
+    for name, paths in map(named, args.systems):
+        if name in systems:
+            raise InputError(f"{name}: two systems of this name; call them NAME=FILE, or part one's seeds by commas")
+        ops, missing = [], 0
+        for path in paths:
+            found = texts(path, "hyp")
+            check(path, reference, found, args.reference)
+            missing += len(reference) - len(found)
+            ops.append(align(said, [tokens(found.get(key, ""), args.characters) for key in order]))
+        errors = np.array([[len(each) - each.count("C") for each in one] for one in ops])
+        by_speaker = np.array([np.bincount(who, each, len(words)) for each in errors]).astype(int)
+        systems[name] = {"ops": ops, "errors": errors, "speakers": by_speaker, "missing": missing}
+    return {
+        "rate": "CER" if args.characters else "WER",
+        "reference": {
+            "utterances": len(order), "speakers": len(words), "words": int(length.sum()),
+            "sha256": print_of(reference), "empty": int((length == 0).sum()),
+        },
+        "arms": [_system(name, system, words) for name, system in systems.items()],
+        "comparisons": _comparisons(systems, words, order, length),
+    }  # fmt: skip
+
+
+def _system(name: str, system: dict, words: np.ndarray) -> dict:
+    counts = sum((tally("".join(ops)) for ops in system["ops"]), Counts())
+    wer, low, high = interval(system["speakers"], words)
+    return {
+        "arm": name, "signature": "", "frontend": "", "settings": "", "hypotheses": len(system["ops"]), "wer": wer,
+        "ci": [low, high], "errors": {"sub": counts.sub, "del": counts.del_, "ins": counts.ins},
+        "missing": system["missing"],
+    }  # fmt: skip
+
+
+def _comparisons(systems: dict[str, dict], words: np.ndarray, order: list[str], length: np.ndarray) -> list[dict]:
+    """Each later system against the first; a system's matched pairs are of its median hypothesis."""
+    (first, baseline), *others = systems.items()
+    rates = {name: resample(system["speakers"], words) for name, system in systems.items()}
+    found = []
+    for name, system in others:
+        result = compare(baseline["speakers"], system["speakers"], words)
+        drawn = (None, None) if result.low is None else bootstrap(rates[first], rates[name])
+        medians = [_median(one["errors"]) for one in (system, baseline)]
+        pairs = matched(baseline["ops"][medians[1]], system["ops"][medians[0]], [i + 1 for i in medians])
+        means = [one["errors"].mean(0) for one in (baseline, system)]
+        spoken = [one["speakers"].mean(0) for one in (baseline, system)]
+        worst = np.argsort(means[0] - means[1], kind="stable")[:SHOWN]
+        found.append(
+            {"baseline": first, "baseline_signature": "", "arm": name, "signature": "", "frontend": ""}
+            | difference(result)
+            | {"bootstrap": list(drawn), "matched_pairs": pairs}
+            | {"utterances": _changed(*means), "speakers": _changed(*spoken)}
+            | {
+                "worst": [
+                    [order[i], float(means[1][i]), float(means[0][i]), int(length[i])]
+                    for i in worst
+                    if means[1][i] > means[0][i]
+                ]
+            }
+        )
+    for comparison, p in zip(found, holm([c["p"] for c in found]), strict=True):
+        comparison["p_holm"] = p
+    return found
+
+
+def _median(errors: np.ndarray) -> int:
+    """The hypothesis [S, U] of median errors; of an even number, the better of the two in the middle."""
+    return int(np.argsort(errors.sum(1), kind="stable")[(len(errors) - 1) // 2])
+
+
+def _changed(before: np.ndarray, after: np.ndarray) -> list[int]:
+    """How many became better, and how many worse."""
+    return [int((after < before).sum()), int((after > before).sum())]
+
+
+def show(found: dict, console: Console) -> None:
+    """The tables, and a sentence a comparison."""
+    width = min(tables.WIDTH, console.width)
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), width=width)
+
+    reference = found["reference"]
+    what = "characters" if found["rate"] == "CER" else "words"
+    say(
+        f"{reference['utterances']:,} utterances, {reference['words']:,} {what}, {reference['speakers']:,} speakers; "
+        f"references {reference['sha256'][:12]}", "bold"
+    )  # fmt: skip
+    if reference["empty"]:
+        say(f"{reference['empty']} references are empty: all that is heard there counts as inserted")
+    systems = [
+        [
+            one["arm"], str(one["hypotheses"]), f"{one['wer']:.2f} {tables.bounds(one['ci'])}",
+            *(f"{one['errors'][kind]:,}" for kind in ("sub", "del", "ins")), str(one["missing"]),
+        ]
+        for one in found["arms"]
+    ]  # fmt: skip
+    header = tuple(name.format(rate=found["rate"]) for name in SYSTEMS)
+    tables.print_rows(header, systems, console, width)
+    if any(one["missing"] for one in found["arms"]):
+        say("missing hypotheses count as all deletions\n")
+    if found["comparisons"]:
+        tables.print_comparisons(found, console, width)
+        changed = [[c["arm"], c["baseline"], *map(str, c["utterances"] + c["speakers"])] for c in found["comparisons"]]
+        tables.print_rows(CHANGED, changed, console, width)
+        worst = [
+            [c["arm"], key, f"{a:g}", f"{b:g}", str(n)] for c in found["comparisons"] for key, a, b, n in c["worst"]
+        ]
+        if worst:
+            say("Utterances that became worst:")
+            tables.print_rows(WORST, worst, console, width)
+    if any(one["hypotheses"] < MIN_SEEDS for one in found["arms"]):
+        say(ONE)
+    named = tables.names(found)
+    for comparison in found["comparisons"]:
+        say(tables.verdict(comparison, named, found["rate"]))
+
+
+def main() -> None:
+    """Compare, show, and write if asked to."""
+    args = arguments()
+    try:
+        found = verdict(args)
+        if args.json:
+            with refusals_reported(args.json):
+                args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    console = Console()
+    show(found, console if console.is_terminal else Console(width=tables.WIDTH))
+
+
+if __name__ == "__main__":
+    main()

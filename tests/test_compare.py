@@ -1,0 +1,129 @@
+"""The verdict on anybody's hypotheses, against the report's on the same ones, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+REF = {"ann-1": "the cat sat", "ann-2": "on the mat", "bob-1": "one two three four"}
+GOOD = {"ann-1": "the cat sat", "ann-2": "on a mat", "bob-1": "one two three four"}
+POOR = {"ann-1": "the cap sat", "ann-2": "the mat now", "bob-1": "one two three"}
+
+
+def compared(folder, *arguments, status=0):
+    """What is printed, stderr last."""
+    done = subprocess.run(
+        [sys.executable, "-m", "local.compare", *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def trn(path, texts):
+    path.write_text("".join(f"{text} ({key})\n" for key, text in texts.items()))
+
+
+@pytest.fixture
+def files(tmp_path):
+    trn(tmp_path / "ref.trn", REF)
+    trn(tmp_path / "good.trn", GOOD)
+    trn(tmp_path / "poor.trn", POOR)
+    return tmp_path
+
+
+def test_it_says_of_a_sweeps_decodings_what_the_report_says(tiny, tmp_path):
+    (entry,) = json.loads((tiny / "exp/espeak/report/results.json").read_text())
+    (cells,) = tiny.glob("exp/cells/*.json")
+    cells = json.loads(cells.read_text())
+    arms = ["none", "masked", "dense"]
+    scores = [
+        ",".join(str(tiny / cell["dirs"]["score"] / "test") for cell in cells if cell["arm"] == arm) for arm in arms
+    ]
+    compared(tmp_path, scores[0].split(",")[0], *map("=".join, zip(arms, scores, strict=True)), "--json", "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["reference"]["sha256"] == entry["reference"]["sha256"]
+    for mine in found["arms"]:
+        (row,) = (row for row in entry["arms"] if row["arm"] == mine["arm"])
+        assert (mine["wer"], mine["ci"]) == (row["wer"], row["ci"])
+    for mine in found["comparisons"]:
+        (its,) = (c for c in entry["comparisons"] if (c["arm"], c["baseline"]) == (mine["arm"], "none"))
+        assert [mine[key] for key in ("delta", "relative", "ci", "p")] == [
+            its[k] for k in ("delta", "relative", "ci", "p")
+        ]
+
+
+def test_three_formats_are_one_verdict(files):
+    (files / "kaldi").write_text("".join(f"{key} {text}\n" for key, text in POOR.items()))
+    ctm = [f"{key} 1 {i}.5 0.1 {word} 0.9\n" for key, text in POOR.items() for i, word in enumerate(text.split())]
+    (files / "poor.ctm").write_text("".join(reversed(ctm)))  # times give the order
+    output = compared(
+        files, "ref.trn", "good=good.trn", "trn=poor.trn", "kaldi=kaldi", "ctm=poor.ctm", "--json", "json"
+    )
+    found = json.loads((files / "json").read_text())
+    assert [one["wer"] for one in found["arms"]] == [10.0, 40.0, 40.0, 40.0]
+    assert found["arms"][1]["errors"] == {"sub": 1, "del": 2, "ins": 1}
+    assert [c["utterances"] for c in found["comparisons"]] == [[0, 3]] * 3
+    assert found["comparisons"][0]["worst"][0] == ["ann-1", 1.0, 0.0, 3]
+    assert "trn against good: raises the WER by 30.00 points (300.0 %)" in " ".join(output.split())
+
+
+def test_a_missing_hypothesis_is_deleted_and_that_is_said(files):
+    trn(files / "poor.trn", {"ann-1": "the cat sat"})
+    output = compared(files, "ref.trn", "good.trn", "poor.trn", "--json", "json")
+    poor = json.loads((files / "json").read_text())["arms"][1]
+    assert (poor["errors"], poor["missing"]) == ({"sub": 0, "del": 7, "ins": 0}, 2)
+    assert "missing hypotheses count as all deletions" in output
+
+
+def test_speakers_are_those_of_utt2spk(files):
+    (files / "utt2spk").write_text("ann-1 x\nann-2 y\nbob-1 z\n")
+    assert "10 words, 2 speakers" in compared(files, "ref.trn", "good.trn", "poor.trn")
+    assert "10 words, 3 speakers" in compared(files, "ref.trn", "good.trn", "poor.trn", "--utt2spk", "utt2spk")
+
+
+def test_characters_are_counted_with_their_spaces(files):
+    trn(files / "poor.trn", REF | {"ann-1": "thecat sat"})
+    compared(files, "ref.trn", "poor.trn", "--characters", "--json", "json")
+    found = json.loads((files / "json").read_text())
+    assert found["reference"]["words"] == sum(map(len, REF.values()))
+    assert found["arms"][0]["errors"] == {"sub": 0, "del": 1, "ins": 0}
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("hyp.trn", "one two (bob-2)\n", "hyp.trn: bob-2 is not in ref.trn (1 such)"),
+        ("hyp.trn", "a (ann-1)\nb (ann-1)\n", "hyp.trn:2: ann-1 comes twice"),
+        ("hyp.trn", "one two\n", "hyp.trn:1: 'one two' has no utterance"),
+        ("hyp.trn", "{ one / two } (ann-1)\n", "hyp.trn:1: ann-1 has alternatives in braces"),
+        ("hyp.ctm", "ann-1 1 0.0 the\n", "hyp.ctm:1: 'ann-1 1 0.0 the' is no line of a CTM"),
+        ("hyp.ctm", "ann-1 1 0 1 the\nann-1 2 0 1 cat\n", "hyp.ctm:2: ann-1 has channels 1 and 2"),
+        ("ref.trn", "(ann-1)\n(ann-2)\n", "ref.trn: 2 utterances without a word"),
+        ("none", None, "hyp.trn: cannot be read (No such file or directory)"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(files, name, text, message):
+    if text is not None:
+        (files / name).write_text(text)
+    hypotheses = "hyp.ctm" if name == "hyp.ctm" else "good.trn" if name == "ref.trn" else "hyp.trn"
+    output = compared(files, "ref.trn", hypotheses, status=1)
+    assert output.startswith(f"error: {message}") and output.count("\n") == 1
+
+
+def test_scores_on_other_references_are_refused(files, tiny):
+    dev, test = (next(tiny.glob(f"exp/espeak/*/none-*/greedy-*/score/{split}")) for split in ("dev", "test"))
+    assert "is not in" in compared(files, dev, test, status=1)
+    other = files / "other"
+    other.mkdir()
+    for name in ("ref.trn", "hyp.trn"):
+        (other / name).write_text((test / name).read_text().replace(" THE ", " A "))
+    assert "was scored on references that differ" in compared(files, test, other, status=1)
