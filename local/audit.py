@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import logging
 import zlib
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -96,6 +97,15 @@ def audio_leaks(directories: dict[str, list[Path]], allowed: list[str], scratch:
         return leaks(shared(ledger, ("audio",)), allowed)
 
 
+def sentences_of(text: Path) -> Iterator[str]:
+    """The lines of a language model's text, plain or gzip; raises InputError if it cannot be read."""
+    try:
+        with (gzip.open if text.suffix == ".gz" else open)(text, "rt", encoding="utf-8") as lines:
+            yield from lines
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"lm.text={text}: cannot be read as text ({error}); name a UTF-8 file, plain or .gz") from None
+
+
 def shared_with_text(text: Path, data: Path) -> dict[str, dict[tuple[str, str], tuple]]:
     """As `shared`, for the sentences of a language model's text: one a line, plain or gzip.
 
@@ -107,14 +117,10 @@ def shared_with_text(text: Path, data: Path) -> dict[str, dict[tuple[str, str], 
         if (data / split / "text").exists():
             wanted[split] = {_plain(sentence) for _, _, sentence in rows(data / split / "text")}
     found = {split: set() for split in wanted}
-    try:
-        with (gzip.open if text.suffix == ".gz" else open)(text, "rt", encoding="utf-8") as lines:
-            for sentence in map(_plain, lines):
-                for split, sentences in wanted.items():
-                    if sentence in sentences:
-                        found[split].add(sentence)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise InputError(f"lm.text={text}: cannot be read as text ({error}); name a UTF-8 file, plain or .gz") from None
+    for sentence in map(_plain, sentences_of(text)):
+        for split, sentences in wanted.items():
+            if sentence in sentences:
+                found[split].add(sentence)
     return {"sentences": {("lm", split): (len(both), min(both, default="")) for split, both in found.items()}}
 
 

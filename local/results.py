@@ -58,6 +58,7 @@ class Cell:
     untimed: str = ""  #   of all but the front end and the recognizer's updates,
     front_end: str = ""  #   and of the front end, trained or not
     quality: dict | None = None  # what its bottleneck holds (local/quality.py), if that was measured
+    tuning: dict | None = None  # a split's trials of the decoder's settings, the best first, if there were any
 
 
 def entries(cells: list[Cell]) -> list[dict]:
@@ -166,7 +167,16 @@ def _seed(cell: Cell, found: Scores) -> dict:
         "cer": found.characters.rate,
         "dev_wer": read_counts(cell.dev_score_dir).words.rate,
         "errors": {"sub": int(words.sub.sum()), "del": int(words.del_.sum()), "ins": int(words.ins.sum())},
-    }
+    } | _tuned(cell)
+
+
+def _tuned(cell: Cell) -> dict:
+    """The decoder's settings that dev chose among how many, and the rate had this split chosen; nothing if untuned."""
+    if not cell.tuning:
+        return {}
+    chosen = {key: value for key, value in cell.tuning["dev"][0].items() if key != "wer"}
+    best = cell.tuning[cell.split][0]["wer"]
+    return {"decoder": {"chosen": chosen, "trials": len(cell.tuning["dev"]), "chosen_here": best}}
 
 
 def _comparable(baseline: Cell, arm: Cell) -> bool:

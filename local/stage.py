@@ -29,8 +29,10 @@ STAGES = ("download", "prepare", "features", "pretrain", "bottleneck", "finetune
 # The stage that makes each entry of `dirs`; `frontend` and `unlabeled` point at directories of the others.
 MAKER = {
     "audio": "download", "data": "prepare", "features": "features", "unlabeled": "features", "pretrain": "pretrain",
-    "bottleneck": "bottleneck", "finetune": "finetune", "decode": "decode", "score": "score", "report": "report",
+    "bottleneck": "bottleneck", "finetune": "finetune", "lm": "lm", "decode": "decode", "score": "score",
+    "report": "report",
 }  # fmt: skip
+PART_OF = {"lm": "decode"}  # what a stage that reads it makes before itself
 
 
 def stage_number(name: str | int) -> int:
@@ -40,6 +42,11 @@ def stage_number(name: str | int) -> int:
     if str(name).isdigit() and int(name) < len(STAGES):
         return int(name)
     raise InputError(f"no stage {str(name)!r}; stages are {', '.join(f'{i} {n}' for i, n in enumerate(STAGES))}")
+
+
+def _number(name: str) -> int:
+    """Of a stage, or of the one that it is a part of."""
+    return STAGES.index(PART_OF.get(name, name))
 
 
 def cell_name(cfg: DictConfig, stage: str = "") -> str:
@@ -112,12 +119,14 @@ class Stage:
     def __call__(self, cfg: DictConfig) -> None:
         if cfg.dirs[self.writes] is None:
             return
+        for part in (MAKER[key] for key in self.upstream(cfg) if MAKER[key] in PART_OF):
+            stage_named(part)(cfg)
         with refusals_reported(f"{cfg.dirs[self.writes]}.partial"):
             if cfg.dry_run:
                 state, why = self.plan(cfg)
                 if state != "done":
                     self.check(cfg)
-                number = STAGES.index(self.name)
+                number = _number(self.name)
                 log.info("%-6s %d %-10s %s (%s)", state, number, self.name, cfg.dirs[self.writes], why)
                 return
             state, why = self.state(cfg)
@@ -182,7 +191,7 @@ class Stage:
 
 def require(directory: str | Path, maker: str) -> None:
     """Raise InputError unless stage `maker` completed a directory and all that it wrote is there."""
-    again = f"run stage {STAGES.index(maker)} ({maker})"
+    again = f"run stage {_number(maker)} ({maker})"
     marker = read_marker(directory)
     if marker is None:
         raise InputError(f"{directory}: needed, but not there or not complete; {again} first")

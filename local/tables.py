@@ -12,6 +12,10 @@ ALPHA = 0.05
 WIDTH = 100  # columns on a terminal, at most
 COMPARISON_HEADER = ("arm", "against", "points", "relative %", "95 % interval", "detectable", "p", "p (Holm)")
 CHARACTERS = "In characters, which say more where nearly all words are wrong; corrected as a family of their own:"
+TUNED = (
+    "What dev chose for the decoder, a seed after the other, and, to show what that would have been worth, the rate that "
+    "choosing on this split would have claimed; no claim rests on it:"
+)
 BESIDE_HEADER = ("arm", "against", "bootstrap, 95 % interval", "MAPSSWE of seeds", "segments", "z", "p")
 BESIDE = (
     "Beside it, the percentile bootstrap over speakers and seeds, and NIST's matched-pairs test (MAPSSWE) of one seed "
@@ -81,6 +85,21 @@ def _arm_rows(entry: dict) -> list[list[str]]:
         ]
         for row in entry["arms"]
     ]
+
+
+def _tuned_rows(entry: dict) -> list[list[str]]:
+    """A header and a row for each arm whose decoder was tuned; nothing without."""
+    named, rows = names(entry), []
+    for row in entry["arms"]:
+        if found := [seed["decoder"] for seed in row["seeds"] if "decoder" in seed]:
+            keys = list(found[0]["chosen"])
+            chosen = [", ".join(f"{one['chosen'][key]:g}" for one in found) for key in keys]
+            claimed = float(np.mean([one["chosen_here"] for one in found]))
+            header = ["arm", "trials", *keys, f"{entry['rate']} %", "had this split chosen"]
+            rows = rows or [header]
+            name = named[row["arm"], row["signature"]]
+            rows.append([name, str(found[0]["trials"]), *chosen, f"{row['wer']:.2f}", f"{claimed:.2f}"])
+    return rows if entry["split"] != "dev" else []
 
 
 def _comparison_rows(entry: dict, unit: str | None = None) -> list[list[str]]:
@@ -164,6 +183,8 @@ def render_markdown(found: list[dict]) -> str:
             if rows := _comparison_rows(entry, "characters"):
                 lines += [CHARACTERS, "", *_markdown_table(COMPARISON_HEADER, rows)]
             lines += [BESIDE, "", *_markdown_table(BESIDE_HEADER, _beside_rows(entry))]
+        if tuned := _tuned_rows(entry):
+            lines += [TUNED, "", *_markdown_table(tuned[0], tuned[1:])]
         if held := holdings.table(entry, names(entry)):
             lines += [holdings.CAPTION, "", *_markdown_table(held[0], held[1:])]
         verdicts = _verdicts(entry)
@@ -201,6 +222,9 @@ def print_table(found: list[dict], console: Console) -> None:
         print_rows(_arm_header(entry), _arm_rows(entry), console, width)
         if entry["comparisons"]:
             print_comparisons(entry, console, width)
+        if tuned := _tuned_rows(entry):
+            console.print(Text(TUNED), width=width)
+            print_rows(tuned[0], tuned[1:], console, width)
         if held := holdings.table(entry, names(entry)):
             console.print(Text(holdings.CAPTION), width=width)
             print_rows(held[0], held[1:], console, width)

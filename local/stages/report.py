@@ -67,6 +67,7 @@ def scored(cells: list[dict]) -> list:
                 updates=trained["updates"] + pretrained["updates"],
                 device_seconds=trained["device_seconds"] + pretrained["device_seconds"],
                 augmentation=trained["augmentation"], quality=_quality(cell),
+                tuning=read_json(Path(dirs["decode"]) / "tuning.json"),
                 labeled_hours=cell["label_hours"] or hours[dirs["data"]],
                 unlabeled_hours=pretrained["hours"] if cell["reads_unlabeled"] else None,
                 **{key: cell[key] for key in COPIED},

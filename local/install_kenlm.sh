@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Builds KenLM's lmplz and build_binary from its source distribution into the environment's bin folder.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. ./path.sh
+version=0.3.0
+if command -v lmplz >/dev/null && command -v build_binary >/dev/null; then
+  echo "KenLM is there: $(command -v lmplz)"
+  exit
+fi
+for tool in cmake g++ make; do
+  command -v "$tool" >/dev/null || die "$tool is not there; on Debian and Ubuntu: apt-get install cmake g++ make"
+done
+for header in boost/program_options.hpp boost/thread.hpp boost/system/error_code.hpp zlib.h; do
+  echo "#include <$header>" | g++ -E -x c++ - >/dev/null 2>&1 || die "$header is not there; on Debian and Ubuntu:" \
+    "apt-get install libboost-program-options-dev libboost-system-dev libboost-thread-dev zlib1g-dev"
+done
+use_environment requirements.txt
+bin=$(dirname "$(command -v python)")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest "$work" "kenlm==$version" ||
+  die "pip download kenlm==$version failed; is there a network?"
+tar -xzf "$work/kenlm-$version.tar.gz" -C "$work"
+echo "building KenLM (a minute or two)"
+build() {
+  cmake -S "$work/kenlm-$version" -B "$work/build" -DCMAKE_BUILD_TYPE=Release &&
+    cmake --build "$work/build" --parallel "$(nproc)" --target lmplz build_binary
+}
+build >"$work/log" 2>&1 || die "the build failed ($(grep -m 1 -i error "$work/log" || tail -n 1 "$work/log"))"
+cp "$work/build/bin/lmplz" "$work/build/bin/build_binary" "$bin"
+echo "installed $bin/lmplz and $bin/build_binary"

@@ -1,0 +1,58 @@
+"""KenLM's n-gram models, as flashlight-text reads them."""
+
+from pathlib import Path
+
+from flashlight.lib.text.decoder.kenlm import KenLM
+from flashlight.lib.text.dictionary import Dictionary
+
+from local.errors import InputError
+
+UNKNOWN = "<unk>"
+MARKS = ("<s>", "</s>", UNKNOWN)
+
+
+def vocabulary(arpa: Path) -> list[str]:
+    """The words of an ARPA file's unigrams; raises InputError if it is cut."""
+    words, ended = [], False
+    with open(arpa, encoding="utf-8") as lines:
+        section = ""
+        for line in lines:
+            if line.startswith("\\"):
+                section, ended = line.strip(), line.startswith("\\end\\")
+            elif section == "\\1-grams:" and "\t" in line:
+                words.append(line.split("\t")[1].strip())
+    if not ended:
+        raise InputError(f"{arpa}: ends before \\end\\, expected a whole ARPA file; estimate it again")
+    return [word for word in words if word not in MARKS]
+
+
+class Model:
+    """A directory with `lm.bin` and `words`; scores are log10 probabilities."""
+
+    def __init__(self, directory: Path) -> None:
+        self.words = (Path(directory) / "words").read_text(encoding="utf-8").split()
+        self.dictionary = Dictionary()
+        for word in (*self.words, UNKNOWN):
+            self.dictionary.add_entry(word)
+        self.unknown = len(self.words)
+        self.kenlm = KenLM(str(Path(directory) / "lm.bin"), self.dictionary)
+
+    def unigrams(self) -> list[float]:
+        """The score of each word by itself."""
+        start = self.kenlm.start(True)
+        return [self.kenlm.score(start, number)[1] for number in range(len(self.words))]
+
+    def measures(self, sentences: list[list[str]]) -> dict[str, float]:
+        """Perplexity by word, ends of sentences counted, and the share of words that are unknown."""
+        number = {word: i for i, word in enumerate(self.words)}
+        total, count, unknown = 0.0, 0, 0
+        for sentence in sentences:
+            state = self.kenlm.start(False)
+            for word in sentence:
+                state, score = self.kenlm.score(state, number.get(word, self.unknown))
+                total += score
+                unknown += word not in number
+            total += self.kenlm.finish(state)[1]
+            count += len(sentence) + 1
+        spoken = sum(map(len, sentences))
+        return {"perplexity": 10 ** (-total / max(1, count)), "unknown": unknown / max(1, spoken)}
