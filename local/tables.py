@@ -13,8 +13,8 @@ WIDTH = 100  # columns on a terminal, at most
 COMPARISON_HEADER = ("arm", "against", "points", "relative %", "95 % interval", "detectable", "p", "p (Holm)")
 CHARACTERS = "In characters, which say more where nearly all words are wrong; corrected as a family of their own:"
 TUNED = (
-    "What dev chose for the decoder, a seed after the other, and, to show what that would have been worth, the rate that "
-    "choosing on this split would have claimed; no claim rests on it:"
+    "What dev chose for the decoder, a seed after the other, and, to show what it would have been worth, the rate "
+    "that choosing on this split would have claimed; no claim rests on it:"
 )
 BESIDE_HEADER = ("arm", "against", "bootstrap, 95 % interval", "MAPSSWE of seeds", "segments", "z", "p")
 BESIDE = (

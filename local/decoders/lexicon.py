@@ -10,6 +10,7 @@ from local.ngram import Model
 from local.scoring import count_words
 
 SPACE = " "
+NEVER = 1e4  # a log-probability, negated, that no beam follows
 
 
 class Lexicon:
@@ -57,7 +58,9 @@ class Lexicon:
 
     def best(self, frames: torch.Tensor) -> str:
         """The text of one utterance's log-probabilities [T, 1 + units]."""
-        frames = frames.float().cpu().contiguous()
+        last = torch.full_like(frames[:1], -NEVER)
+        last[0, self.space] = 0  # a recognizer puts spaces between words, and none after the last one
+        frames = torch.cat([frames, last]).float().cpu().contiguous()
         best = self.search.decode(frames.data_ptr(), *frames.shape)[0]
         return " ".join(self.model.words[number] for number in best.words if number >= 0)
 

@@ -1,0 +1,169 @@
+"""Decoding with an n-gram model of words: the model, the search against all that could be found, and the stage."""
+
+import itertools
+import json
+import math
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from local.errors import InputError
+from local.ngram import vocabulary
+from tests.conftest import REPOSITORY, borrow, here
+
+UNITS = " AB"
+SENTENCES = ["A BA", "A AB", "BA BA", "A BA AB", "AB"] * 3
+needs_kenlm = pytest.mark.skipif(
+    not shutil.which("lmplz"), reason="KenLM's lmplz is not on the PATH; local/install_kenlm.sh builds it"
+)
+
+
+@pytest.fixture(scope="module")
+def spoken(tiny, tmp_path_factory) -> Path:
+    """A folder in which the tiny run's recognizers decoded dev and test with a model of their transcripts."""
+    folder = tmp_path_factory.mktemp("spoken")
+    shutil.copytree(tiny / "exp", folder / "exp", symlinks=True)
+    borrow(tiny, folder)
+    here(folder, 6, 7, "arm=none", "decoder=lexicon")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A model of three words."""
+    folder = tmp_path_factory.mktemp("model")
+    command = ["lmplz", "-o", "2", "--discount_fallback", "-S", "50M", "-T", str(folder)]
+    text = "".join(f"{sentence}\n" for sentence in SENTENCES)
+    arpa = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+    (folder / "lm.arpa").write_text(arpa)
+    subprocess.run(["build_binary", folder / "lm.arpa", folder / "lm.bin"], capture_output=True, check=True)
+    (folder / "words").write_text("".join(f"{word}\n" for word in vocabulary(folder / "lm.arpa")))
+    return folder
+
+
+def bigrams(arpa: Path) -> tuple[dict, dict]:
+    """Log10 probabilities and backoffs of an ARPA file, by n-gram."""
+    scores, backoffs = {}, {}
+    for line in arpa.read_text().splitlines():
+        fields = line.split("\t")
+        if len(fields) > 1:
+            scores[tuple(fields[1].split())] = float(fields[0])
+            backoffs[tuple(fields[1].split())] = float(fields[2]) if len(fields) > 2 else 0.0
+    return scores, backoffs
+
+
+def log10(arpa: Path, words: tuple[str, ...]) -> float:
+    """Of a sentence, end included, by the ARPA file."""
+    scores, backoffs = bigrams(arpa)
+    total = 0.0
+    for pair in itertools.pairwise(("<s>", *words, "</s>")):
+        total += scores[pair] if pair in scores else backoffs[pair[:1]] + scores[pair[1:]]
+    return total
+
+
+def best_paths(frames: torch.Tensor) -> dict[str, float]:
+    """The log-probability of each text's best alignment, of all ways to name frames; any spaces part words."""
+    found: dict[str, float] = {}
+    for path in itertools.product(range(1 + len(UNITS)), repeat=len(frames)):
+        text = "".join(UNITS[label - 1] for label, _ in itertools.groupby(path) if label)
+        score = sum(frames[i, label].item() for i, label in enumerate(path))
+        found[" ".join(text.split())] = max(score, found.get(" ".join(text.split()), -math.inf))
+    return found
+
+
+@needs_kenlm
+@pytest.mark.parametrize(
+    "seed, lm_weight, word_score", [(0, 1.0, 0.0), (1, 2.0, -1.0), (2, 0.5, 1.5), (3, 3.0, 0.5), (4, 1.0, 3.0)]
+)
+def test_the_search_finds_the_best_of_all_word_sequences(model, seed, lm_weight, word_score):
+    from local.decoders.lexicon import Lexicon
+
+    frames = torch.randn(6, 1 + len(UNITS), generator=torch.Generator().manual_seed(seed)).mul(2).log_softmax(1)
+    found = {}
+    for text, acoustic in best_paths(frames).items():
+        words = tuple(text.split())
+        if words and set(words) <= {"A", "AB", "BA"}:
+            found[text] = acoustic + lm_weight * log10(model / "lm.arpa", words) + word_score * len(words)
+    decoder = Lexicon(UNITS, str(model), 1000, 4, 1000.0, [lm_weight], [word_score])
+    (text,) = decoder(frames[None], torch.tensor([6]))
+    assert found[text] == pytest.approx(max(found.values()), abs=1e-4)
+
+
+@needs_kenlm
+def test_perplexity_is_that_of_the_arpa_file(model):
+    from local.ngram import Model
+
+    sentences = [("A", "BA"), ("AB", "AB")]
+    expected = 10 ** (-sum(log10(model / "lm.arpa", sentence) for sentence in sentences) / 6)
+    found = Model(model).measures([*map(list, sentences)])
+    assert found == {"perplexity": pytest.approx(expected, rel=1e-4), "unknown": 0.0}
+    assert Model(model).measures([["A", "C"]])["unknown"] == 0.5
+
+
+@needs_kenlm
+def test_dev_chooses_and_test_is_decoded_with_that(spoken):
+    (made,) = spoken.glob("exp/espeak/*/none-*/lexicon-*")
+    trials = json.loads((made / "tuning.json").read_text())
+    assert len(trials["dev"]) == len(trials["test"]) == 7
+    for split in trials:  # the best is first, and on test what choosing there would have claimed
+        assert trials[split][0]["wer"] == min(trial["wer"] for trial in trials[split])
+    chosen = {key: trials["dev"][0][key] for key in ("lm_weight", "word_score")}
+    (on_test,) = (t["wer"] for t in trials["test"] if {key: t[key] for key in chosen} == chosen)
+    for split, wer in (("dev", trials["dev"][0]["wer"]), ("test", on_test)):
+        assert (made / "score" / split / "wer").read_text().startswith(f"%WER {wer:.2f} ")
+    (lm,) = spoken.glob("exp/lm/ngram-*")
+    words = set((lm / "words").read_text().split())
+    for split in ("dev", "test"):
+        heard = [line.split()[1:] for line in (made / split / "text").read_text().splitlines()]
+        assert {word for each in heard for word in each} <= words
+
+
+@needs_kenlm
+def test_the_model_is_of_the_labeled_transcripts_and_is_made_once(spoken, caplog):
+    (train,) = spoken.glob("data/espeak-*/train/text")
+    (lm,) = spoken.glob("exp/lm/ngram-*")
+    spelled = {word for line in train.read_text().splitlines() for word in line.split()[1:]}
+    assert set((lm / "words").read_text().split()) == spelled
+    caplog.clear()
+    here(spoken, 6, 6, "arm=none", "decoder=lexicon")
+    assert caplog.text.count("done already") == 2  # the model and the hypotheses
+
+
+@needs_kenlm
+def test_another_text_makes_another_model_and_a_changed_one_makes_it_anew(spoken, caplog):
+    (spoken / "lm.txt").write_text("the quick brown fox\nthe lazy dog\n" * 5)
+    settings = ("arm=none", "decoder=lexicon", "lm.text=lm.txt", "lm.order=2")
+    here(spoken, 6, 6, *settings)
+    made = {path for path in spoken.glob("exp/lm/ngram-*") if "FOX" in (path / "words").read_text()}
+    assert len(made) == 1
+    (spoken / "lm.txt").write_text("the quick brown cat\n" * 7)
+    here(spoken, 6, 6, *settings)
+    assert "lm.txt changed" in caplog.text and "CAT" in (made.pop() / "words").read_text()
+
+
+def test_without_kenlm_it_says_how_to_get_it(tiny, tmp_path, monkeypatch):
+    shutil.copytree(tiny / "exp", tmp_path / "exp", symlinks=True)
+    borrow(tiny, tmp_path)
+    monkeypatch.setenv("PATH", os.fspath(tmp_path))
+    with pytest.raises(InputError, match=r"lmplz: not on the PATH, .*local/install_kenlm.sh"):
+        here(tmp_path, 6, 6, "arm=none", "decoder=lexicon")
+    assert not list(tmp_path.glob("exp/lm/*")) and not list(tmp_path.glob("exp/espeak/*/*/lexicon-*"))
+    assert os.access(REPOSITORY / "local/install_kenlm.sh", os.X_OK)
+
+
+@needs_kenlm
+def test_units_without_spaces_are_refused(model):
+    from local.decoders.lexicon import Lexicon
+
+    with pytest.raises(InputError, match="decoder=lexicon spells words in characters"):
+        Lexicon(["sil", "aa"], str(model), 10, 2, 10.0, [1.0], [0.0])
+
+
+def test_an_arpa_file_that_is_cut_is_refused(tmp_path):
+    (tmp_path / "lm.arpa").write_text("\\data\\\nngram 1=3\n\n\\1-grams:\n-1\t<s>\t0\n-1\tA\n")
+    with pytest.raises(InputError, match="lm.arpa: ends before"):
+        vocabulary(tmp_path / "lm.arpa")
