@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . ./path.sh
 version=0.3.0
+use_environment requirements.txt
 if command -v lmplz >/dev/null && command -v build_binary >/dev/null; then
   echo "KenLM is there: $(command -v lmplz)"
   exit
@@ -15,11 +16,10 @@ for header in boost/program_options.hpp boost/thread.hpp boost/system/error_code
   echo "#include <$header>" | g++ -E -x c++ - >/dev/null 2>&1 || die "$header is not there; on Debian and Ubuntu:" \
     "apt-get install libboost-program-options-dev libboost-system-dev libboost-thread-dev zlib1g-dev"
 done
-use_environment requirements.txt
 bin=$(dirname "$(command -v python)")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest "$work" "kenlm==$version" ||
+python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary kenlm --dest "$work" "kenlm==$version" ||
   die "pip download kenlm==$version failed; is there a network?"
 tar -xzf "$work/kenlm-$version.tar.gz" -C "$work"
 echo "building KenLM (a minute or two)"
