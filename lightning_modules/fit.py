@@ -61,6 +61,11 @@ class _Kept(ModelCheckpoint):
         here = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best, "last_model_path": last}
         super().load_state_dict(state | here | {"best_k_models": {best: state["best_model_score"]}})
 
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, content: dict) -> None:
+        """A new stretch begins where it was written: Lightning would count the batches of the last, of other parts."""
+        counted = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+        counted.update(dict.fromkeys(counted, 0))
+
 
 def fit(module: Training, train: Batcher, dev: Batcher, out: Path, title: str, logger, trainer: dict) -> dict:
     """Train `module` and leave it with the weights that were best on dev.

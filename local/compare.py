@@ -24,6 +24,10 @@ SYSTEMS = ("system", "hypotheses", "{rate} %, 95 % interval", "sub", "del", "ins
 CHANGED = ("system", "against", "utterances better", "worse", "speakers better", "worse")
 WORST = ("system", "utterance", "errors", "baseline's", "of")
 SHOWN = 5  # of the utterances that became worse, for each system
+BESIDE = (
+    "Beside it, the percentile bootstrap over speakers and hypotheses, and NIST's matched-pairs test (MAPSSWE) of one "
+    "hypothesis of each system, by number, that of median errors; it knows nothing of other hypotheses:"
+)
 ONE = (
     "A system with fewer than three hypotheses shows nothing of how much training it anew would change: its intervals "
     "are about these hypotheses on other speakers, and there is no p but that of the matched pairs."
@@ -66,8 +70,6 @@ def speakers(utterances: list[str], utt2spk: Path | None) -> np.ndarray:
     """The number [U] of each utterance's speaker."""
     names = [utterance.partition("-")[0].partition("_")[0] for utterance in utterances]
     if utt2spk:
-        if not utt2spk.is_file():
-            raise InputError(f"{utt2spk}: no such file, expected Kaldi's utt2spk")
         said = {key: speaker for _, key, speaker in rows(utt2spk)}
         if lacking := [utterance for utterance in utterances if utterance not in said]:
             raise InputError(f"{utt2spk}: {lacking[0]} has no speaker ({len(lacking)} such); add a line for each")
@@ -203,19 +205,16 @@ def show(found: dict, console: Console) -> None:
         for one in found["arms"]
     ]  # fmt: skip
     header = tuple(name.format(rate=found["rate"]) for name in SYSTEMS)
-    tables.print_rows(header, systems, console, width)
+    tables.print_section(tables.Section("", header, systems), console, width)
     if any(one["missing"] for one in found["arms"]):
         say("missing hypotheses count as all deletions\n")
-    if found["comparisons"]:
-        tables.print_comparisons(found, console, width)
-        changed = [[c["arm"], c["baseline"], *map(str, c["utterances"] + c["speakers"])] for c in found["comparisons"]]
-        tables.print_rows(CHANGED, changed, console, width)
-        worst = [
-            [c["arm"], key, f"{a:g}", f"{b:g}", str(n)] for c in found["comparisons"] for key, a, b, n in c["worst"]
-        ]
-        if worst:
-            say("Utterances that became worst:")
-            tables.print_rows(WORST, worst, console, width)
+    changed = [[c["arm"], c["baseline"], *map(str, c["utterances"] + c["speakers"])] for c in found["comparisons"]]
+    worst = [[c["arm"], key, f"{a:g}", f"{b:g}", str(n)] for c in found["comparisons"] for key, a, b, n in c["worst"]]
+    sections = tables.comparisons(found, BESIDE) if found["comparisons"] else []
+    sections += [tables.Section("", CHANGED, changed), tables.Section("Utterances that became worst:", WORST, worst)]
+    for section in sections:
+        if section.rows:
+            tables.print_section(section, console, width)
     if any(one["hypotheses"] < MIN_SEEDS for one in found["arms"]):
         say(ONE)
     named = tables.names(found)

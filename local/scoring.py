@@ -63,13 +63,13 @@ def align(references: list[list[str]], hypotheses: list[list[str]]) -> list[str]
         [np.array([number.setdefault(token, len(number)) for token in text], np.int64) for text in texts]
         for texts in (references, hypotheses)
     ]
-    pairs = list(zip(*tokens, strict=True))
-    order = sorted(range(len(pairs)), key=lambda i: max(map(len, pairs[i])))
-    found = [""] * len(pairs)
+    numbered = list(zip(*tokens, strict=True))
+    order = sorted(range(len(numbered)), key=lambda i: max(map(len, numbered[i])))
+    found = [""] * len(numbered)
     while order:
-        longest = 1 + max(map(len, pairs[order[-1]]))
+        longest = 1 + max(map(len, numbered[order[-1]]))
         block = [order.pop() for _ in range(min(len(order), max(1, CELLS // longest**2)))]
-        for i, ops in zip(block, _align_block([pairs[i] for i in block]), strict=True):
+        for i, ops in zip(block, _align_block([numbered[i] for i in block]), strict=True):
             found[i] = ops
     return found
 

@@ -1,5 +1,8 @@
 """What results.json says, for people: RESULTS.md, and the same tables on a terminal."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +24,14 @@ BESIDE = (
     "Beside it, the percentile bootstrap over speakers and seeds, and NIST's matched-pairs test (MAPSSWE) of one seed "
     "of each arm, that of median dev error; the test knows nothing of other seeds, and no claim rests on it:"
 )
+
+
+class Section(NamedTuple):
+    """A table and, if it is not empty, what stands above it."""
+
+    caption: str
+    header: Sequence[str]
+    rows: list[list[str]]
 
 
 def _arm_header(entry: dict) -> tuple[str, ...]:
@@ -87,19 +98,18 @@ def _arm_rows(entry: dict) -> list[list[str]]:
     ]
 
 
-def _tuned_rows(entry: dict) -> list[list[str]]:
-    """A header and a row for each arm whose decoder was tuned; nothing without."""
+def _tuned(entry: dict) -> list[list[str]]:
+    """A header and a row for each arm whose decoder was tuned; nothing without, and none on dev, which chose."""
     named, rows = names(entry), []
-    for row in entry["arms"]:
+    for row in entry["arms"] if entry["split"] != "dev" else []:
         if found := [seed["decoder"] for seed in row["seeds"] if "decoder" in seed]:
             keys = list(found[0]["chosen"])
+            rows = rows or [["arm", "trials", *keys, f"{entry['rate']} %", "had this split chosen"]]
             chosen = [", ".join(f"{one['chosen'][key]:g}" for one in found) for key in keys]
             claimed = float(np.mean([one["chosen_here"] for one in found]))
-            header = ["arm", "trials", *keys, f"{entry['rate']} %", "had this split chosen"]
-            rows = rows or [header]
             name = named[row["arm"], row["signature"]]
             rows.append([name, str(found[0]["trials"]), *chosen, f"{row['wer']:.2f}", f"{claimed:.2f}"])
-    return rows if entry["split"] != "dev" else []
+    return rows
 
 
 def _comparison_rows(entry: dict, unit: str | None = None) -> list[list[str]]:
@@ -168,50 +178,55 @@ def _verdicts(entry: dict) -> list[str]:
     return [verdict(c, named, entry["rate"]) for c in entry["comparisons"] if c["arm"] not in BASELINES]
 
 
-def _markdown_table(header: tuple[str, ...], rows: list[list[str]]) -> list[str]:
-    rule = ["---"] * 2 + ["---:"] * (len(header) - 2)
-    return ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)] + [""]
+def comparisons(entry: dict, beside: str = BESIDE) -> list[Section]:
+    """Differences, in characters too where there are such, and what stands `beside` them."""
+    found = [Section("", COMPARISON_HEADER, _comparison_rows(entry))]
+    if rows := _comparison_rows(entry, "characters"):
+        found.append(Section(CHARACTERS, COMPARISON_HEADER, rows))
+    return [*found, Section(beside, BESIDE_HEADER, _beside_rows(entry))]
+
+
+def _sections(entry: dict) -> list[Section]:
+    """The tables of an entry, in their order."""
+    found = [Section("", _arm_header(entry), _arm_rows(entry))]
+    if entry["comparisons"]:
+        found += comparisons(entry)
+    for caption, table in ((TUNED, _tuned(entry)), (holdings.CAPTION, holdings.table(entry, names(entry)))):
+        if table:
+            found.append(Section(caption, table[0], table[1:]))
+    return found
+
+
+def _markdown_table(section: Section) -> list[str]:
+    rule = ["---"] * 2 + ["---:"] * (len(section.header) - 2)
+    rows = ["| " + " | ".join(row) + " |" for row in (section.header, rule, *section.rows)]
+    return [*([section.caption, ""] if section.caption else []), *rows, ""]
 
 
 def render_markdown(found: list[dict]) -> str:
     """RESULTS.md: for each entry its arms, its comparisons and a verdict for each pretrained arm."""
     lines = ["# Results", ""]
     for entry in found:
-        lines += [f"## {_title(entry)}", "", *_markdown_table(_arm_header(entry), _arm_rows(entry))]
-        if entry["comparisons"]:
-            lines += _markdown_table(COMPARISON_HEADER, _comparison_rows(entry))
-            if rows := _comparison_rows(entry, "characters"):
-                lines += [CHARACTERS, "", *_markdown_table(COMPARISON_HEADER, rows)]
-            lines += [BESIDE, "", *_markdown_table(BESIDE_HEADER, _beside_rows(entry))]
-        if tuned := _tuned_rows(entry):
-            lines += [TUNED, "", *_markdown_table(tuned[0], tuned[1:])]
-        if held := holdings.table(entry, names(entry)):
-            lines += [holdings.CAPTION, "", *_markdown_table(held[0], held[1:])]
+        lines += [f"## {_title(entry)}", ""]
+        for section in _sections(entry):
+            lines += _markdown_table(section)
         verdicts = _verdicts(entry)
         lines += [f"- {verdict}" for verdict in verdicts] + [""] * bool(verdicts)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def print_rows(header: tuple[str, ...], rows: list[list[str]], console: Console, width: int) -> None:
+def print_section(section: Section, console: Console, width: int) -> None:
     """A table without lines; long names are folded."""
+    if section.caption:
+        console.print(Text(section.caption), width=width)
     table = Table(box=None, header_style="cyan", padding=(0, 1, 0, 0))
-    for i, name in enumerate(header):
+    for i, name in enumerate(section.header):
         justify = "right" if i > 1 else "left"
         table.add_column(Text(name), justify=justify, overflow="fold", no_wrap="interval" in name)
-    for row in rows:
+    for row in section.rows:
         table.add_row(*map(Text, row))
     console.print(table, width=width)
     console.print()
-
-
-def print_comparisons(entry: dict, console: Console, width: int) -> None:
-    """Differences, in characters too where there are such, and what stands beside them."""
-    print_rows(COMPARISON_HEADER, _comparison_rows(entry), console, width)
-    if rows := _comparison_rows(entry, "characters"):
-        console.print(Text(CHARACTERS), width=width)
-        print_rows(COMPARISON_HEADER, rows, console, width)
-    console.print(Text(BESIDE), width=width)
-    print_rows(BESIDE_HEADER, _beside_rows(entry), console, width)
 
 
 def print_table(found: list[dict], console: Console) -> None:
@@ -219,15 +234,8 @@ def print_table(found: list[dict], console: Console) -> None:
     width = min(WIDTH, console.width)
     for entry in found:
         console.print(Text(_title(entry), style="bold"), width=width)
-        print_rows(_arm_header(entry), _arm_rows(entry), console, width)
-        if entry["comparisons"]:
-            print_comparisons(entry, console, width)
-        if tuned := _tuned_rows(entry):
-            console.print(Text(TUNED), width=width)
-            print_rows(tuned[0], tuned[1:], console, width)
-        if held := holdings.table(entry, names(entry)):
-            console.print(Text(holdings.CAPTION), width=width)
-            print_rows(held[0], held[1:], console, width)
-        for verdict in _verdicts(entry):
-            console.print(Text(verdict), width=width)
+        for section in _sections(entry):
+            print_section(section, console, width)
+        for sentence in _verdicts(entry):
+            console.print(Text(sentence), width=width)
         console.print()

@@ -29,8 +29,13 @@ def recipe(
     folder: Path, *settings: str, status: int = 0, tiny: list[str] = TINY, under: tuple = (), **environment: str
 ) -> str:
     """Run stages in `folder` as ./run.sh does, by the command `under`; return what was printed, stderr last."""
+    return printed(folder, "local.run", "-m", *tiny, *settings, status=status, under=under, **environment)
+
+
+def printed(folder: Path, module: str, *arguments: str, status: int = 0, under: tuple = (), **environment: str) -> str:
+    """What `python -m module`, by the command `under`, prints in `folder`, stderr last."""
     done = subprocess.run(
-        [*under, sys.executable, "-m", "local.run", "-m", *tiny, *settings],
+        [*under, sys.executable, "-m", module, *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
         capture_output=True,

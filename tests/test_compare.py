@@ -1,13 +1,10 @@
 """The verdict on anybody's hypotheses, against the report's on the same ones, and what it refuses."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import printed
 
 REF = {"ann-1": "the cat sat", "ann-2": "on the mat", "bob-1": "one two three four"}
 GOOD = {"ann-1": "the cat sat", "ann-2": "on a mat", "bob-1": "one two three four"}
@@ -16,16 +13,7 @@ POOR = {"ann-1": "the cap sat", "ann-2": "the mat now", "bob-1": "one two three"
 
 def compared(folder, *arguments, status=0):
     """What is printed, stderr last."""
-    done = subprocess.run(
-        [sys.executable, "-m", "local.compare", *map(str, arguments)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return printed(folder, "local.compare", *map(str, arguments), status=status)
 
 
 def trn(path, texts):
@@ -73,7 +61,12 @@ def test_three_formats_are_one_verdict(files):
     assert found["arms"][1]["errors"] == {"sub": 1, "del": 2, "ins": 1}
     assert [c["utterances"] for c in found["comparisons"]] == [[0, 3]] * 3
     assert found["comparisons"][0]["worst"][0] == ["ann-1", 1.0, 0.0, 3]
-    assert "trn against good: raises the WER by 30.00 points (300.0 %)" in " ".join(output.split())
+    # Of two speakers, whose influences are +2 and -2 points: 30 +- t(0.975, df=1) * 4
+    verdict = (
+        "trn against good: cannot tell: +30.00 points, 95 % interval [-20.82, +80.82]; this seed only: no p-value."
+    )
+    assert verdict in " ".join(output.split())
+    assert [c["relative"] for c in found["comparisons"]] == pytest.approx([300] * 3)
 
 
 def test_a_missing_hypothesis_is_deleted_and_that_is_said(files):

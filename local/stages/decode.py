@@ -22,7 +22,7 @@ def run(cfg, partial) -> None:
 
     settings = {key: value for key, value in plain(cfg, "decoder").items() if key not in ("name", "splits")}
     decoder = make(settings, units=plain(cfg, "units")["inventory"])
-    heard = {split: _log_probabilities(cfg, split) for split in cfg.decoder.splits}
+    heard = _log_probabilities(cfg)
     if hasattr(decoder, "tune"):
         trials = {split: decoder.tune(*_tuning_data(cfg, split, heard[split])) for split in heard if split != "dev"}
         trials["dev"] = decoder.tune(*_tuning_data(cfg, "dev", heard["dev"]))  # last, so that its choice is used
@@ -37,8 +37,8 @@ def run(cfg, partial) -> None:
         (partial / split / "text").write_text(lines, encoding="utf-8")
 
 
-def _log_probabilities(cfg, split: str) -> list[tuple]:
-    """What the recognizer puts out for a split, as batches of ids, log-probabilities [B, T, 1 + units], lengths [B]."""
+def _log_probabilities(cfg) -> dict[str, list[tuple]]:
+    """What the recognizer puts out for each split: batches of ids, log-probabilities [B, T, 1 + units], lengths [B]."""
     import torch
 
     from lightning_modules import checkpoint
@@ -49,12 +49,15 @@ def _log_probabilities(cfg, split: str) -> list[tuple]:
     directory, cmvn = source(cfg)
     module, _ = checkpoint.load(Path(cfg.dirs.finetune) / "recognizer.pt", Path(cfg.dirs.features).name)
     module.to(device(cfg.trainer.accelerator))
-    data = place(archive.read(directory / split, cmvn), cfg.trainer.accelerator)
-    with torch.inference_mode():
-        return [
-            (batch.ids, *(each.cpu() for each in module(batch.features, batch.lengths)))
-            for batch in Batcher(data, batch_frames=round(200 / data.frame_shift), seed=0).all()
-        ]
+    found = {}
+    for split in cfg.decoder.splits:
+        data = place(archive.read(directory / split, cmvn), cfg.trainer.accelerator)
+        with torch.inference_mode():
+            found[split] = [
+                (batch.ids, *(each.cpu() for each in module(batch.features, batch.lengths)))
+                for batch in Batcher(data, batch_frames=round(200 / data.frame_shift), seed=0).all()
+            ]
+    return found
 
 
 def _tuning_data(cfg, split: str, batches: list[tuple]) -> tuple[list, list[str]]:

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from local import manifest
+from local import hypotheses, manifest
 from local.config import plain
 from local.scoring import write_scores
 from local.stage import cell_name, stage
@@ -18,8 +18,8 @@ def run(cfg, partial) -> None:
     for split in cfg.decoder.splits:
         utterances = manifest.read_archived(Path(cfg.dirs.data) / split, Path(cfg.dirs.features) / split)
         references = {u.id: fold(u.text, scoring) for u in utterances}
-        lines = (Path(cfg.dirs.decode) / split / "text").read_text(encoding="utf-8").splitlines()
-        hypotheses = {key: fold(text, scoring) for key, _, text in (line.partition(" ") for line in lines)}
+        heard = hypotheses.read(Path(cfg.dirs.decode) / split / "text")
+        folded = {key: fold(text, scoring) for key, text in heard.items()}
         out = partial / split
-        write_scores(out, references, hypotheses, {u.id: u.speaker for u in utterances}, cfg.units.rate)
+        write_scores(out, references, folded, {u.id: u.speaker for u in utterances}, cfg.units.rate)
         log.info("[%s] %s %s", cell_name(cfg), split, (out / "wer").read_text(encoding="utf-8").splitlines()[0])
