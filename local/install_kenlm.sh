@@ -9,12 +9,13 @@ if command -v lmplz >/dev/null && command -v build_binary >/dev/null; then
   echo "KenLM is there: $(command -v lmplz)"
   exit
 fi
+remedy="on Debian and Ubuntu: apt-get install cmake g++ make zlib1g-dev libboost-program-options-dev \
+libboost-system-dev libboost-test-dev libboost-thread-dev"
 for tool in cmake g++ make; do
-  command -v "$tool" >/dev/null || die "$tool is not there; on Debian and Ubuntu: apt-get install cmake g++ make"
+  command -v "$tool" >/dev/null || die "$tool is not there; $remedy"
 done
-for header in boost/program_options.hpp boost/thread.hpp boost/system/error_code.hpp zlib.h; do
-  echo "#include <$header>" | g++ -E -x c++ - >/dev/null 2>&1 || die "$header is not there; on Debian and Ubuntu:" \
-    "apt-get install libboost-program-options-dev libboost-system-dev libboost-thread-dev zlib1g-dev"
+for header in boost/program_options.hpp zlib.h; do # a library that lacks is cmake's to find
+  echo "#include <$header>" | g++ -E -x c++ - >/dev/null 2>&1 || die "$header is not there; $remedy"
 done
 bin=$(dirname "$(command -v python)")
 work=$(mktemp -d)
@@ -27,6 +28,7 @@ build() {
   cmake -S "$work/kenlm-$version" -B "$work/build" -DCMAKE_BUILD_TYPE=Release &&
     cmake --build "$work/build" --parallel "$(nproc)" --target lmplz build_binary
 }
-build >"$work/log" 2>&1 || die "the build failed ($(grep -m 1 -i error "$work/log" || tail -n 1 "$work/log"))"
+build >"$work/log" 2>&1 ||
+  die "the build failed ($(grep -m 1 -E 'error: |^  "' "$work/log" || tail -n 1 "$work/log")); $remedy"
 cp "$work/build/bin/lmplz" "$work/build/bin/build_binary" "$bin"
 echo "installed $bin/lmplz and $bin/build_binary"
