@@ -19,8 +19,8 @@ from lightning_modules.training import Training
 from local.archive import Frames
 from local.errors import InputError
 
-# Lightning's advice about worker processes and logging intervals does not fit batches that lie in memory.
-warnings.filterwarnings("ignore", module="pytorch_lightning")
+# Lightning's advice about worker processes, logging intervals and srun does not fit batches that lie in memory.
+warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
