@@ -22,7 +22,7 @@ OTHERS = ("name", "splits", "nbest", "posteriors")  # settings of the stage, and
 
 
 class Hypothesis(NamedTuple):
-    """A text and its score, a natural logarithm."""
+    """A text and the natural logarithm of what it scores."""
 
     score: float
     text: str
@@ -43,7 +43,7 @@ class Search:
 
     def __call__(self, log_probabilities: torch.Tensor, lengths: torch.Tensor) -> list[str]:
         """[B, T, 1 + units] log-probabilities with lengths [B] to B texts."""
-        frames = log_probabilities.float().cpu().numpy()
+        frames = log_probabilities.detach().float().cpu().numpy()
         return [self.search(each[:size], 1)[0].text for each, size in zip(frames, lengths.tolist(), strict=True)]
 
 

@@ -80,6 +80,8 @@ def test_nbest_and_log_probabilities_are_kept_on_request(tiny, tmp_path):
     shutil.copytree(tiny / "exp", tmp_path / "exp", symlinks=True)
     borrow(tiny, tmp_path)
     few = ("decoder.splits=[dev]", "decoder.beam=4", "decoder.token_threshold=4")
+    with pytest.raises(InputError, match="^decoder.nbest=0: expected how many hypotheses to keep"):
+        here(tmp_path, 6, 6, "arm=none", "decoder=beam", "decoder.nbest=0", *few)
     here(tmp_path, 6, 6, "arm=none", "decoder=beam", "decoder.nbest=3", "decoder.posteriors=true", *few)
     (made,) = tmp_path.glob("exp/espeak/*/none-*/beam-*")
     ranked, scores = read_table(made / "dev/nbest/text"), read_table(made / "dev/nbest/score")
@@ -91,10 +93,11 @@ def test_nbest_and_log_probabilities_are_kept_on_request(tiny, tmp_path):
         for key, text in best.items():
             assert np.exp(frames[key]).sum(1) == pytest.approx(1, abs=1e-3)
             again = Beam(CHARACTERS, 4, 10, 4).search(frames[key], 3)
-            keys = [f"{key}-{rank}" for rank in (1, 2, 3)]
+            keys = [f"{key}-{rank}" for rank in range(1, 1 + len(again))]
             assert [one.text for one in again] == [ranked[each] for each in keys]
             assert [one.score for one in again] == pytest.approx([float(scores[each]) for each in keys], abs=1e-3)
-            assert ranked[keys[0]] == text and len({one.text for one in again}) == 3
+            assert ranked[keys[0]] == text and len({one.text for one in again}) == len(again)
+        assert any(key.endswith("-2") for key in ranked) and not any(key.endswith("-4") for key in ranked)
 
 
 @needs_kenlm

@@ -1,5 +1,6 @@
 """Beam search without a lexicon (Graves et al. 2006; Hannun et al. 2014, arXiv 1408.2873), SpeechBrain's."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,17 @@ from local.pieces import MARK
 from local.search import Hypothesis, Search
 
 BLANK = "<blank>"  # the name of what has no text
+logging.getLogger("speechbrain.decoders.ctc").setLevel(logging.WARNING)  # it tells the place of the space each time
 
 
 class Beam(Search):
     """The text whose alignments are together the most probable, of any words that `units` spell.
 
     With the n-gram model in directory `lm`, a word adds `lm_weight` times its log-probability and `word_score`, which
-    are then the choices, and `unknown_score` if the model lacks it; the end of a sentence counts for nothing. Symbols
-    of a list, as phones, are words. Kept are the best `beam` texts, none worse than the best by more than `threshold`,
-    each continued by units of log-probabilities above -`token_threshold`. Raises InputError without KenLM's module.
+    are then the choices; the log10 probability of one that the model lacks is that of `<unk>` and `unknown_score`. The
+    end of a sentence counts for nothing. Symbols of a list, as phones, are words. Kept are the best `beam` texts, none
+    worse than the best by more than `threshold`, each continued by units of log-probabilities above -`token_threshold`.
+    Raises InputError without KenLM's module.
     """
 
     def __init__(

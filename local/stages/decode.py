@@ -10,6 +10,7 @@ from pathlib import Path
 
 from local import ark, manifest
 from local.config import plain
+from local.errors import InputError
 from local.frontend import source
 from local.stage import cell_name, stage
 from local.text import fold
@@ -17,7 +18,13 @@ from local.text import fold
 log = logging.getLogger(__name__)
 
 
-@stage(writes="decode", reads=("finetune", "features", "bottleneck", "lm"))
+def _count(cfg) -> None:
+    count = cfg.decoder.nbest
+    if count is not None and (not isinstance(count, int) or count < 1):
+        raise InputError(f"decoder.nbest={count}: expected how many hypotheses to keep, 1 or more, or null")
+
+
+@stage(writes="decode", reads=("finetune", "features", "bottleneck", "lm"), check=_count)
 def run(cfg, partial) -> None:
     from local.search import Processes, tune
 
