@@ -101,14 +101,15 @@ def test_nbest_and_log_probabilities_are_kept_on_request(tiny, tmp_path):
 
 
 @needs_kenlm
-@pytest.mark.parametrize("seed", range(4))
-def test_a_language_model_weighs_the_words_and_those_it_lacks(model, seed):  # noqa: F811
+@pytest.mark.parametrize("units", [" AB", ["▁", "B", "▁A"]], ids=["characters", "pieces"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_language_model_weighs_the_words_and_those_it_lacks(model, units, seed):  # noqa: F811
     weight, word_score, unknown_score = 0.6, -0.5, -0.3
-    decoder = Beam(" AB", **WIDE, lm=str(model), lm_weight=[1.0], word_score=[0.0], unknown_score=unknown_score)
+    decoder = Beam(units, **WIDE, lm=str(model), lm_weight=[1.0], word_score=[0.0], unknown_score=unknown_score)
     decoder.use(lm_weight=weight, word_score=word_score)
-    frames = random_frames(seed, 5, " AB")
+    frames = random_frames(seed, 5, units)
     expected = {}
-    for text, acoustic in sums(frames, " AB").items():
+    for text, acoustic in sums(frames, units).items():
         words = text.split()
         known = tuple(word if word in ("A", "AB", "BA") else "<unk>" for word in words)
         score = log10(model / "lm.arpa", known, end=()) + unknown_score * known.count("<unk>")
