@@ -1,9 +1,10 @@
-"""Kaldi's ark files, of matrices and of 16-bit audio, read at random."""
+"""Kaldi's ark files, of matrices and of 16-bit audio: read at random, and of matrices written in one go."""
 
 import os
 import struct
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 
 from local.errors import InputError
@@ -70,3 +71,13 @@ class Reader:
             if not count:
                 raise InputError(f"{self.places[key]}: the file ends in {key}; run the stage that wrote it again")
             rest, offset = rest[count:], offset + count
+
+
+def write(partial: Path, final: Path, matrices: dict[str, np.ndarray]) -> None:
+    """Write matrices to `partial`.ark and `partial`.scp, which names `final`.ark, where the former will be."""
+    lines = []
+    with open(f"{partial}.ark", "wb") as file:
+        for key, matrix in matrices.items():
+            lines.append(f"{key} {final}.ark:{file.tell() + len(key) + 1}\n")  # Kaldi's offsets point behind the key
+            kaldiio.save_ark(file, {key: matrix})
+    Path(f"{partial}.scp").write_text("".join(lines), encoding="utf-8")

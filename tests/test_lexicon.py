@@ -56,11 +56,11 @@ def bigrams(arpa: Path) -> tuple[dict, dict]:
     return scores, backoffs
 
 
-def log10(arpa: Path, words: tuple[str, ...]) -> float:
-    """Of a sentence, end included, by the ARPA file."""
+def log10(arpa: Path, words: tuple[str, ...], end: tuple[str, ...] = ("</s>",)) -> float:
+    """Of a sentence by the ARPA file."""
     scores, backoffs = bigrams(arpa)
     total = 0.0
-    for pair in itertools.pairwise(("<s>", *words, "</s>")):
+    for pair in itertools.pairwise(("<s>", *words, *end)):
         total += scores[pair] if pair in scores else backoffs[pair[:1]] + scores[pair[1:]]
     return total
 
@@ -86,11 +86,29 @@ def test_the_search_finds_the_best_of_all_word_sequences(model, seed, lm_weight,
     found = {}
     for text, acoustic in best_paths(frames).items():
         words = tuple(text.split())
-        if words and set(words) <= {"A", "AB", "BA"}:
+        if set(words) <= {"A", "AB", "BA"}:
             found[text] = acoustic + lm_weight * log10(model / "lm.arpa", words) + word_score * len(words)
     decoder = Lexicon(UNITS, str(model), 1000, 4, 1000.0, [lm_weight], [word_score])
     (text,) = decoder(frames[None], torch.tensor([6]))
     assert found[text] == pytest.approx(max(found.values()), abs=1e-4)
+    several = decoder.search(frames.numpy(), 10)
+    assert [one.score for one in several] == pytest.approx(sorted(found.values(), reverse=True)[:10], abs=1e-4)
+    assert [one.score for one in several] == pytest.approx([found[one.text] for one in several], abs=1e-4)
+
+
+@needs_kenlm
+def test_processes_find_the_same_in_the_same_order(model):
+    from local.search import Processes
+
+    settings = {"_target_": "local.decoders.lexicon.Lexicon", "lm": str(model), "beam": 20, "tokens": 4}
+    settings |= {"threshold": 20.0, "lm_weight": [1.0], "word_score": [0.0], "name": "lexicon", "nbest": 3}
+    generator = torch.Generator().manual_seed(0)
+    frames = [torch.randn(9, 4, generator=generator).log_softmax(1).numpy() for _ in range(20)]
+    found = []
+    for workers in (1, 2):
+        with Processes(settings, UNITS, workers) as decoder:
+            found.append(decoder.search(frames, 3, {"lm_weight": 2.0, "word_score": 1.0}))
+    assert found[0] == found[1] and {len(each) for each in found[0]} == {3}
 
 
 @needs_kenlm
@@ -140,6 +158,9 @@ def test_another_text_makes_another_model_and_a_changed_one_makes_it_anew(spoken
     here(spoken, 6, 6, *settings)
     made = {path for path in spoken.glob("exp/lm/ngram-*") if "FOX" in (path / "words").read_text()}
     assert len(made) == 1
+    (train,) = spoken.glob("data/espeak-*/train/text")  # whose words are not lost to the text
+    spelled = {word for line in train.read_text().splitlines() for word in line.split()[1:]}
+    assert spelled < set((next(iter(made)) / "words").read_text().split())
     (spoken / "lm.txt").write_text("the quick brown cat\n" * 7)
     here(spoken, 6, 6, *settings)
     assert "lm.txt changed" in caplog.text and "CAT" in (made.pop() / "words").read_text()
@@ -161,6 +182,17 @@ def test_units_without_spaces_are_refused(model):
 
     with pytest.raises(InputError, match="decoder=lexicon spells words in characters"):
         Lexicon(["sil", "aa"], str(model), 10, 2, 10.0, [1.0], [0.0])
+
+
+@needs_kenlm
+def test_a_word_that_the_units_do_not_spell_is_refused_by_name(model):
+    from local.decoders.lexicon import Lexicon
+
+    with pytest.raises(
+        InputError, match=r"words: 'A?BA?' has 'B', expected only units.inventory=' A'; normalize"
+    ) as error:
+        Lexicon(" A", str(model), 10, 2, 10.0, [1.0], [0.0])
+    assert "\n" not in str(error.value)
 
 
 def test_an_arpa_file_that_is_cut_is_refused(tmp_path):

@@ -17,6 +17,7 @@ from local.manifest import Utterance
 from local.scoring import write_scores
 from local.text import decode, encode_all, fold
 from tests.conftest import here
+from tests.test_lexicon import needs_kenlm
 
 DEV, TEST = ["faem0", "marc0"], ["fblv0", "madd0"]  # the speakers that the sample files as TEST
 
@@ -194,6 +195,18 @@ def test_from_the_sample_to_a_phone_error_rate(sample, tmp_path):
         assert re.match(r"%PER \d+\.\d\d \[ \d+ / \d+, ", (score / "wer").read_text())
         spoken = set((score / "ref.trn").read_text().split())
         assert {"sil", "ih"} <= spoken and not spoken & {"h#", "ix", "q", "tcl"}
+
+
+@needs_kenlm
+def test_a_language_model_of_phones_is_of_those_that_the_recognizer_emits(sample, tmp_path):
+    settings = ["arm=none", "recipe=timit", f"corpus.root={sample}", "units=phones48", "decoder=beam_lm", *SMALL]
+    few = ["decoder.splits=[dev]", "decoder.beam=4", "decoder.lm_weight=[1.0]", "decoder.word_score=[0.0,1.0]"]
+    here(tmp_path, 1, 7, *settings, *few, tiny=[])
+    (lm,) = tmp_path.glob("exp/lm/ngram-*")
+    assert set((lm / "words").read_text().split()) <= set(units("phones48")["inventory"])
+    (made,) = tmp_path.glob("exp/timit/*/none-*/beam_lm-*")
+    trials = json.loads((made / "tuning.json").read_text())["dev"]
+    assert len(trials) == 2 and (made / "score/dev/wer").read_text().startswith(f"%PER {trials[0]['wer']:.2f} ")
 
 
 def test_an_encoder_pretrained_on_another_corpus_serves(sample, corpus):

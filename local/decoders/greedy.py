@@ -1,19 +1,24 @@
 """Best path (Graves et al. 2006, section 3.2), SpeechBrain's."""
 
-import torch
-from speechbrain.decoders.ctc import ctc_greedy_decode
+import numpy as np
+from speechbrain.decoders.ctc import filter_ctc_output
 
+from local.search import Hypothesis, Search
 from local.text import decode
 
 
-class Greedy:
-    """The most probable unit of each frame, repeats merged and blanks (index 0) removed."""
+class Greedy(Search):
+    """The most probable unit of each frame, repeats merged and blanks (index 0) removed: one hypothesis, and no other.
+
+    Its score is the log-probability of that path alone.
+    """
+
+    slow = False
 
     def __init__(self, units: str | list[str]) -> None:
         self.units = units
 
-    def __call__(self, log_probabilities: torch.Tensor, lengths: torch.Tensor) -> list[str]:
-        """[B, T, 1 + units] log-probabilities with lengths [B] to B texts."""
-        relative = lengths.cpu() / log_probabilities.shape[1]
-        best = ctc_greedy_decode(log_probabilities.float().cpu(), relative, blank_id=0)
-        return [decode(labels, self.units) for labels in best]
+    def search(self, frames: np.ndarray, count: int) -> list[Hypothesis]:
+        """See Search."""
+        labels = filter_ctc_output(frames.argmax(1).tolist(), blank_id=0)
+        return [Hypothesis(float(frames.max(1).sum()), decode(labels, self.units))]

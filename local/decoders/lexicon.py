@@ -2,22 +2,22 @@
 
 import math
 
-import torch
+import numpy as np
 from flashlight.lib.text.decoder import CriterionType, LexiconDecoder, LexiconDecoderOptions, SmearingMode, Trie
 
 from local.errors import InputError
 from local.ngram import Model
-from local.scoring import count_words
+from local.search import Hypothesis, Search
 
 SPACE = " "
 NEVER = 1e4  # a log-probability, negated, that no beam follows
 
 
-class Lexicon:
+class Lexicon(Search):
     """The words of the model in directory `lm`, spelled in characters, each followed by a space.
 
-    `lm_weight` and `word_score` list what `tune` tries; before that, the first of each is used. Words with a character
-    outside `units` cannot be found. Raises InputError for units without a space.
+    `lm_weight` and `word_score` are its choices. A hypothesis has the score of its best path, both included. Raises
+    InputError for units without a space, and for a word that they do not spell.
     """
 
     def __init__(
@@ -32,52 +32,40 @@ class Lexicon:
     ) -> None:
         if not isinstance(units, str) or SPACE not in units:
             raise InputError(
-                "decoder=lexicon spells words in characters, and these units are others; use decoder=greedy"
+                "decoder=lexicon spells words in characters, and these units are others; use decoder=beam_lm"
             )
         self.beam = (beam, min(tokens, 1 + len(units)), threshold)
-        self.lm_weight, self.word_score = lm_weight, word_score
+        self.choices = {"lm_weight": lm_weight, "word_score": word_score}
         self.model, self.space = Model(lm), 1 + units.index(SPACE)
         self.trie = Trie(1 + len(units), self.space)
+        index = {letter: number for number, letter in enumerate(units, 1)}
         for number, (word, score) in enumerate(zip(self.model.words, self.model.unigrams(), strict=True)):
-            if set(word) <= set(units):
-                self.trie.insert([1 + units.index(letter) for letter in word] + [self.space], number, score)
+            if unknown := [letter for letter in word if letter not in index]:
+                raise InputError(
+                    f"{lm}/words: {word!r} has {unknown[0]!r}, expected only units.inventory={units!r}; "
+                    "normalize the text in lm.text, or leave the word out of it"
+                )
+            self.trie.insert([index[letter] for letter in word] + [self.space], number, score)
         self.trie.smear(SmearingMode.MAX)
         self.use(lm_weight[0], word_score[0])
 
     def use(self, lm_weight: float, word_score: float) -> None:
-        """Search with these from now on."""
+        """See Search."""
         options = LexiconDecoderOptions(
             *self.beam, lm_weight, word_score, -math.inf, 0.0, False, CriterionType.CTC
         )  # no unknown words, no score for a space, and of one word sequence the best path
         unknown = self.model.unknown
-        self.search = LexiconDecoder(options, self.trie, self.model.kenlm, self.space, 0, unknown, [], False)
+        self.decoder = LexiconDecoder(options, self.trie, self.model.kenlm, self.space, 0, unknown, [], False)
 
-    def __call__(self, log_probabilities: torch.Tensor, lengths: torch.Tensor) -> list[str]:
-        """[B, T, 1 + units] log-probabilities with lengths [B] to B texts."""
-        return [self.best(frames[:length]) for frames, length in zip(log_probabilities, lengths.tolist(), strict=True)]
-
-    def best(self, frames: torch.Tensor) -> str:
-        """The text of one utterance's log-probabilities [T, 1 + units]."""
-        last = torch.full_like(frames[:1], -NEVER)
+    def search(self, frames: np.ndarray, count: int) -> list[Hypothesis]:
+        """See Search."""
+        last = np.full((1, frames.shape[1]), -NEVER, np.float32)
         last[0, self.space] = 0  # a recognizer puts spaces between words, and none after the last one
-        frames = torch.cat([frames, last]).float().cpu().contiguous()
-        best = self.search.decode(frames.data_ptr(), *frames.shape)[0]
-        return " ".join(self.model.words[number] for number in best.words if number >= 0)
-
-    def tune(self, frames: list[torch.Tensor], references: list[str]) -> list[dict]:
-        """Use the weight with the fewest word errors, and then the word score; returns all trials, the best first."""
-        trials: list[dict] = []
-
-        def attempt(lm_weight: float, word_score: float) -> None:
-            self.use(lm_weight, word_score)
-            wer = count_words(references, [self.best(each) for each in frames]).rate
-            trials.append({"lm_weight": lm_weight, "word_score": word_score, "wer": wer})
-
-        for weight in self.lm_weight:
-            attempt(weight, self.word_score[0])
-        weight = min(trials, key=lambda trial: trial["wer"])["lm_weight"]
-        for score in self.word_score[1:]:
-            attempt(weight, score)
-        trials.sort(key=lambda trial: trial["wer"])
-        self.use(trials[0]["lm_weight"], trials[0]["word_score"])
-        return trials
+        frames = np.concatenate([frames, last])
+        found: dict[str, float] = {}  # a text may end in several paths, the best first
+        for path in self.decoder.decode(frames.ctypes.data, *frames.shape):
+            text = " ".join(self.model.words[number] for number in path.words if number >= 0)
+            found.setdefault(text, path.score)
+            if len(found) == count:
+                break
+        return [Hypothesis(score, text) for text, score in found.items()]

@@ -5,10 +5,12 @@ What a decoder lets choose, dev chooses: `tuning.json` has the trials, and what 
 
 import json
 import logging
+from functools import cache
 from pathlib import Path
 
-from local import manifest
+from local import ark, manifest
 from local.config import plain
+from local.errors import InputError
 from local.frontend import source
 from local.stage import cell_name, stage
 from local.text import fold
@@ -16,29 +18,59 @@ from local.text import fold
 log = logging.getLogger(__name__)
 
 
-@stage(writes="decode", reads=("finetune", "features", "bottleneck", "lm"))
+def _count(cfg) -> None:
+    count = cfg.decoder.nbest
+    if count is not None and (not isinstance(count, int) or count < 1):
+        raise InputError(f"decoder.nbest={count}: expected how many hypotheses to keep, 1 or more, or null")
+
+
+@stage(writes="decode", reads=("finetune", "features", "bottleneck", "lm"), check=_count)
 def run(cfg, partial) -> None:
-    from local.config import make
+    from local.search import Processes, tune
 
-    settings = {key: value for key, value in plain(cfg, "decoder").items() if key not in ("name", "splits")}
-    decoder = make(settings, units=plain(cfg, "units")["inventory"])
-    heard = _log_probabilities(cfg)
-    if hasattr(decoder, "tune"):
-        trials = {split: decoder.tune(*_tuning_data(cfg, split, heard[split])) for split in heard if split != "dev"}
-        trials["dev"] = decoder.tune(*_tuning_data(cfg, "dev", heard["dev"]))  # last, so that its choice is used
-        (partial / "tuning.json").write_text(json.dumps(trials, indent=1) + "\n", encoding="utf-8")
-        log.info("[%s] decode: dev chose %s of %d trials", cell_name(cfg), trials["dev"][0], len(trials["dev"]))
-    for split, batches in heard.items():
-        hypotheses = {}
-        for ids, log_probabilities, lengths in batches:
-            hypotheses |= zip(ids, decoder(log_probabilities, lengths), strict=True)
-        (partial / split).mkdir()
-        lines = "".join(f"{key} {text}".rstrip() + "\n" for key, text in sorted(hypotheses.items()))
-        (partial / split / "text").write_text(lines, encoding="utf-8")
+    settings, units = plain(cfg, "decoder"), plain(cfg, "units")
+    workers = cfg.machine.workers // cfg.machine.jobs  # as many cells may be decoding side by side
+    with Processes(settings, units["inventory"], workers) as decoder:
+        heard = log_probabilities(cfg)
+
+        @cache  # dev and perhaps test were decoded with what dev chose when that was tried
+        def found(split: str, **setting: float) -> list:
+            return decoder.search([*heard[split].values()], settings.get("nbest", 1), setting)
+
+        def trials(split: str) -> list[dict]:
+            def texts(setting: dict) -> list[str]:
+                return [fold(best.text, units["scoring"]) for best, *_ in found(split, **setting)]
+
+            return tune(texts, _references(cfg, split, [*heard[split]]), choices)
+
+        choices, chosen = decoder.decoder.choices, {}
+        if choices:
+            tried = {split: trials(split) for split in heard}
+            chosen = {name: tried["dev"][0][name] for name in choices}
+            (partial / "tuning.json").write_text(json.dumps(tried, indent=1) + "\n", encoding="utf-8")
+            log.info("[%s] decode: dev chose %s of %d trials", cell_name(cfg), tried["dev"][0], len(tried["dev"]))
+        for split, frames in heard.items():
+            out = partial / split
+            out.mkdir()
+            _write(out, dict(zip(frames, found(split, **chosen), strict=True)), "nbest" in settings)
+            if settings.get("posteriors"):
+                ark.write(out / "posteriors", Path(cfg.dirs.decode) / split / "posteriors", frames)
 
 
-def _log_probabilities(cfg) -> dict[str, list[tuple]]:
-    """What the recognizer puts out for each split: batches of ids, log-probabilities [B, T, 1 + units], lengths [B]."""
+def _write(out: Path, hypotheses: dict[str, list], nbest: bool) -> None:
+    """`text`, and the tables of `nbest`, whose keys are utterance and rank as those of Kaldi's lattice-to-nbest."""
+    tables = {"text": [f"{key} {best.text}" for key, (best, *_) in hypotheses.items()]}
+    if nbest:
+        ranked = [(f"{key}-{rank}", one) for key, each in hypotheses.items() for rank, one in enumerate(each, 1)]
+        (out / "nbest").mkdir()
+        tables["nbest/text"] = [f"{key} {one.text}" for key, one in ranked]
+        tables["nbest/score"] = [f"{key} {one.score:.4f}" for key, one in ranked]
+    for name, lines in tables.items():
+        (out / name).write_text("".join(f"{line.rstrip()}\n" for line in lines), encoding="utf-8")
+
+
+def log_probabilities(cfg) -> dict[str, dict]:
+    """For each split what the recognizer makes of each utterance, sorted by id: [T, 1 + units], float32."""
     import torch
 
     from lightning_modules import checkpoint
@@ -52,17 +84,16 @@ def _log_probabilities(cfg) -> dict[str, list[tuple]]:
     found = {}
     for split in cfg.decoder.splits:
         data = place(archive.read(directory / split, cmvn), cfg.trainer.accelerator)
+        heard = {}
         with torch.inference_mode():
-            found[split] = [
-                (batch.ids, *(each.cpu() for each in module(batch.features, batch.lengths)))
-                for batch in Batcher(data, batch_frames=round(200 / data.frame_shift), seed=0).all()
-            ]
+            for batch in Batcher(data, batch_frames=round(200 / data.frame_shift), seed=0).all():
+                put_out, lengths = module(batch.features, batch.lengths)
+                frames = zip(put_out.float().cpu().numpy(), lengths.tolist(), strict=True)
+                heard |= {key: each[:size] for key, (each, size) in zip(batch.ids, frames, strict=True)}
+        found[split] = dict(sorted(heard.items()))
     return found
 
 
-def _tuning_data(cfg, split: str, batches: list[tuple]) -> tuple[list, list[str]]:
-    """The log-probabilities [T, 1 + units] of each utterance, and its reference."""
+def _references(cfg, split: str, ids: list[str]) -> list[str]:
     texts = {u.id: u.text for u in manifest.read_archived(Path(cfg.dirs.data) / split, Path(cfg.dirs.features) / split)}
-    frames = [each[:n] for _, batch, lengths in batches for each, n in zip(batch, lengths.tolist(), strict=True)]
-    ids = [key for keys, *_ in batches for key in keys]
-    return frames, [fold(texts[key], plain(cfg, "units")["scoring"]) for key in ids]
+    return [fold(texts[key], plain(cfg, "units")["scoring"]) for key in ids]

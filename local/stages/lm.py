@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 
 from local import audit, manifest
+from local.config import plain
 from local.errors import InputError
 from local.labels import subset
 from local.stage import stage
+from local.text import fold
 
 log = logging.getLogger(__name__)
 TOOLS = ("lmplz", "build_binary")
@@ -27,12 +29,12 @@ def _tools(cfg) -> None:
 def run(cfg, partial) -> list[str]:
     from local.ngram import Model, vocabulary
 
-    lm = cfg.lm
-    if lm.text is None:
-        train = manifest.read_archived(Path(cfg.dirs.data) / "train", Path(cfg.dirs.features) / "train")
-        sentences = [u.text for u in subset(train, cfg.labels.hours, cfg.labels.seed)]
-    else:
-        sentences = [" ".join(line.upper().split()) for line in audit.sentences_of(Path(lm.text))]  # as transcripts are
+    lm, folding = cfg.lm, plain(cfg, "units")["folding"]
+    train = manifest.read_archived(Path(cfg.dirs.data) / "train", Path(cfg.dirs.features) / "train")
+    sentences = [fold(u.text, folding) for u in subset(train, cfg.labels.hours, cfg.labels.seed)]
+    if lm.text is not None:
+        lines = audit.sentences_of(Path(lm.text))
+        sentences += [" ".join(line.upper().split()) for line in lines]  # as transcripts are
     prune = map(str, [*lm.prune, *lm.prune[-1:] * lm.order][: lm.order])
     estimate = ["lmplz", "--order", str(lm.order), "--prune", *prune, "--discount_fallback", "-S", "20%", "-T", partial]
     arpa = _piped(estimate, "".join(f"{sentence}\n" for sentence in sentences if sentence), "lm.text")
@@ -42,7 +44,7 @@ def run(cfg, partial) -> list[str]:
     (partial / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     (partial / "lm.arpa").unlink()  # the binary file holds all of it
     dev = manifest.read_archived(Path(cfg.dirs.data) / "dev", Path(cfg.dirs.features) / "dev")
-    held = Model(partial).measures([u.text.split() for u in dev])
+    held = Model(partial).measures([fold(u.text, folding).split() for u in dev])
     (partial / "summary.json").write_text(json.dumps({"words": len(words)} | held, indent=1) + "\n")
     log.info(
         "lm: %s: %d words; on dev perplexity %.0f, and %.1f %% of words are unknown",
