@@ -50,7 +50,9 @@ def test_the_summary_counts_each_split_and_the_words_that_train_lacks(corpus, ca
     hours = f"{3 / 3600:.2f}"
     assert rows["train"] == ["3", "0", "1", hours, "9", "3", "-", "1.00", "1.00", "1.00", "16"]
     assert rows["dev"] == ["3", "0", "1", hours, "13", "7", f"{100 * 7 / 13:.2f}", "1.00", "1.00", "1.00", "16"]
-    assert rows["sentences"] == ["0"] * 6 and rows["books"] == ["?"] * 6
+    assert rows["shared"] == ["by", "ids", "speakers", "books", "sentences", "sessions", "audio"]
+    pairs = ("pretrain-train", "pretrain-dev", "pretrain-test", "train-dev", "train-test", "dev-test")
+    assert all(rows[pair] == ["0", "0", "?", "0", "?", "0"] for pair in pairs)
     assert text in caplog.text
 
 
