@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from local.config import make
-from local.scoring import count_words
+from local.edits import count_words
 from local.workers import end_with_parent
 
 HANDED = 8  # utterances that a process takes at once

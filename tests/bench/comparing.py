@@ -4,9 +4,9 @@ python -m tests.bench.comparing TEXT      # sentences, plain or .gz; sclite from
 """
 
 import gzip
+import os
 import random
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,9 +16,9 @@ from pathlib import Path
 import jiwer
 
 from local.scoring import write_scores
+from tests.conftest import SCLITE
 
 UTTERANCES, SYSTEMS, MANY = 5_000, 10, 100_000
-SCLITE = shutil.which("sclite") or shutil.which("sclite", path="/usr/lib/sctk/bin")
 
 
 def heard(words: list[str], vocabulary: list[str], rng: random.Random) -> list[str]:
@@ -37,9 +37,9 @@ def heard(words: list[str], vocabulary: list[str], rng: random.Random) -> list[s
 
 def timed(name: str, work) -> None:
     """Do it and say how long it took."""
-    start = time.monotonic()
+    start, busy = time.monotonic(), sum(os.times()[:4])
     work()
-    print(f"{name}: {time.monotonic() - start:.1f} s", flush=True)
+    print(f"{name}: {time.monotonic() - start:.1f} s, {sum(os.times()[:4]) - busy:.1f} s of processors", flush=True)
 
 
 def main(path: Path) -> None:
