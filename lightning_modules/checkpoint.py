@@ -6,19 +6,15 @@ from pathlib import Path
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from local.config import make
+from local.config import make_of
 from local.errors import InputError
-
-TRUSTED = ("lightning_modules.",)  # classes that a checkpoint or a configuration may name
 
 
 def build(settings: dict, **more):
     """Instantiate a module from settings with a `_target_` of ours; keys that its class does not take are an error."""
     if "_target_" not in settings:
         raise InputError(f"{settings['name']}: this arm needs a model, and {settings['name']} is none; choose another")
-    if not settings["_target_"].startswith(TRUSTED):
-        raise InputError(f"{settings['_target_']}: no class of lightning_modules; such a checkpoint is not loaded")
-    return make(settings, **more)
+    return make_of("lightning_modules", settings, **more)
 
 
 def write(path: Path, content: dict) -> None:
@@ -39,9 +35,24 @@ class WholeFiles(TorchCheckpointIO):
         write(Path(path), checkpoint)
 
 
-def save(path: Path, module: torch.nn.Module, settings: dict, features: str) -> None:
-    """Write `module`, the settings that `build` it, and the signed name of the features it was trained on."""
-    write(path, {"settings": settings, "state": module.state_dict(), "features": features})
+def save(path: Path, module: torch.nn.Module, settings: dict, features: str, **more) -> None:
+    """Write `module`, the settings that `build` it, the signed name of the features it was trained on, and `more`."""
+    write(path, {"settings": settings, "state": module.state_dict(), "features": features} | more)
+
+
+def read(path: Path) -> dict:
+    """What `save` wrote; raises InputError if the file is cut."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a cut file
+        raise InputError(f"{path}: no readable checkpoint ({type(error).__name__}); run its stage again") from None
+
+
+def restored(settings: dict, state: dict) -> torch.nn.Module:
+    """The module of a checkpoint, in evaluation mode on the CPU."""
+    module = build(settings)
+    module.load_state_dict(state)
+    return module.eval()
 
 
 def load(path: Path, features: str) -> tuple[torch.nn.Module, dict]:
@@ -49,15 +60,10 @@ def load(path: Path, features: str) -> tuple[torch.nn.Module, dict]:
 
     Raises InputError if the file is cut or was trained on other features.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a cut file
-        raise InputError(f"{path}: no readable checkpoint ({type(error).__name__}); run its stage again") from None
+    checkpoint = read(path)
     if checkpoint["features"] != features:
         raise InputError(
             f"{path}: trained on features {checkpoint['features']}, but given {features}; "
             "train on these features, or name the archive of those"
         )
-    module = build(checkpoint["settings"])
-    module.load_state_dict(checkpoint["state"])
-    return module.eval(), checkpoint["settings"]
+    return restored(checkpoint["settings"], checkpoint["state"]), checkpoint["settings"]

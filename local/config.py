@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import Container, DictConfig, OmegaConf
 
 from local.errors import InputError
@@ -70,6 +70,18 @@ def make(settings, **more):
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
         raise
+
+
+def make_of(package: str, settings: dict, **more):
+    """As `make`, of settings out of a file; raises InputError unless they name a class that `package` defines."""
+    target = str(settings.get("_target_"))
+    try:  # a prefix is not enough: a module also has what it imports
+        ours = target.startswith(f"{package}.") and f"{get_class(target).__module__}.".startswith(f"{package}.")
+    except Exception:  # hydra raises many kinds for what is no class, or is not there
+        ours = False
+    if not ours:
+        raise InputError(f"{target}: no class of {package}; such settings are not used")
+    return make(settings, **more)
 
 
 OmegaConf.register_new_resolver("sig", lambda *keys, _root_: signature(_root_, *keys), replace=True)

@@ -30,6 +30,24 @@ def encode_all(utterances: list[Utterance], units: str | list[str], folding: dic
     return [[index[unit] for unit in text] for text in texts.values()]
 
 
+def encode(text: str, units: str | list[str]) -> list[int]:
+    """Indices in `units`, from 1, of a text that `decode` gave."""
+    return [1 + units.index(symbol) for symbol in _symbols(text, units, {})]
+
+
+def words(labels: list[int], units: str | list[str]) -> list[list[int]]:
+    """For each word of the text that `decode` gives, the places of its units in `labels`."""
+    symbols = [units[label - 1] for label in labels]
+    alone = not isinstance(units, str) and not _in_pieces(units)  # each symbol is a word
+    found: list[list[int]] = [[]]
+    for place, symbol in enumerate(symbols):
+        if alone or symbol == " " or symbol.startswith(pieces.MARK):
+            found.append([])
+        if symbol != " ":
+            found[-1].append(place)
+    return [places for places in found if decode([labels[place] for place in places], units)]
+
+
 def _symbols(text: str, units: str | list[str], folding: dict[str, str]) -> list[str]:
     if isinstance(units, str):
         return list(text)

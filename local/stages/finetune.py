@@ -114,8 +114,29 @@ def _recognizer(cfg, input_dim: int, input_stride: int):
     return module, settings
 
 
+def _input(cfg) -> dict | None:
+    """How audio becomes what the recognizer reads, for its use by itself; None if another toolkit extracted that."""
+    import torch
+
+    from lightning_modules import checkpoint
+    from local import archive
+
+    def statistics(directory: str) -> list:
+        return [*map(torch.from_numpy, archive.statistics(Path(directory) / "pretrain"))]
+
+    features = {key: plain(cfg, "features")[key] for key in ("extractor", "cmvn")}
+    found = features | {"statistics": statistics(cfg.dirs.features) if cfg.features.cmvn == "global" else None}
+    if source(cfg)[0] == Path(cfg.dirs.features):
+        return found | {"frontend": None}
+    if cfg.dirs.pretrain is None:
+        return None
+    module, settings = checkpoint.load(Path(cfg.dirs.pretrain) / "autoencoder.pt", Path(cfg.dirs.features).name)
+    frontend = {"settings": settings, "state": module.state_dict(), "statistics": statistics(cfg.dirs.frontend)}
+    return found | {"frontend": frontend}
+
+
 def _save(cfg, partial: Path, module, settings: dict, summary: dict) -> None:
     from lightning_modules import checkpoint
 
-    checkpoint.save(partial / "recognizer.pt", module, settings, Path(cfg.dirs.features).name)
+    checkpoint.save(partial / "recognizer.pt", module, settings, Path(cfg.dirs.features).name, input=_input(cfg))
     (partial / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
