@@ -1,4 +1,4 @@
-"""Stage 8: the comparison of a sweep's cells, as RESULTS.md, results.json, pictures and a table."""
+"""Stage 8: the comparison of a sweep's cells, as a page, RESULTS.md, results.json, pictures and a table."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from local.errors import InputError
 from local.manifest import rows
-from local.marker import digest, read_json, read_marker
+from local.marker import commit, digest, read_json, read_marker
 from local.stage import require, stage
 
 log = logging.getLogger(__name__)
@@ -91,13 +91,52 @@ def _show(cfg) -> None:
         published.mkdir(parents=True, exist_ok=True)
         for path in (out / "RESULTS.md", out / "results.json", *out.glob("*_hours-*.png")):
             shutil.copyfile(path, published / path.name)
-    log.info("report: %s", out / "RESULTS.md")
+    log.info("report: %s and %s", out / "index.html", out / "RESULTS.md")
+
+
+def _curves(cells: list[dict]) -> dict[str, list]:
+    """Updates and validation rate of every training, by arm, with its settings where an arm has several."""
+    made = {cell["dirs"]["finetune"]: cell for cell in cells}  # decoders have trainings in common
+    rows = {(cell["arm"], cell["settings"]) for cell in made.values()}
+    several = {arm for arm, _ in rows if sum(other == arm for other, _ in rows) > 1}
+    curves: dict[str, list] = {}
+    for directory, cell in made.items():
+        name = f"{cell['arm']} {cell['settings']}".strip() if cell["arm"] in several else cell["arm"]
+        points = [(row["step"], row["val_wer"]) for row in _json(directory, "history.json")]
+        curves.setdefault(name, []).append(points)
+    return curves
+
+
+def _draw(cells: list[dict], found: list[dict], scores: list, partial: Path) -> None:
+    """The pictures: of the whole sweep, of each entry, and of each comparison of a pretrained arm."""
+    from local import differences, plots
+    from local.tables import names
+
+    for over in plots.AXES:
+        plots.plot_hours(found, over, partial)
+    plots.plot_curves(_curves(cells), cells[0]["rate"], partial / "curves.png")
+    for number, entry in enumerate(found, 1):
+        plots.plot_errors(entry, partial / f"errors-{number}.png")
+        named, rows = names(entry), differences.rows(entry, scores)
+        for i, c in enumerate(differences.contrasts(entry), 1):
+            baseline, arm = differences.sides(c, rows)
+            said = f"{named[c['arm'], c['signature']]} minus {named[c['baseline'], c['baseline_signature']]}"
+            for what, table in (("speakers", "per_spk"), ("groups", "per_group")):
+                if bars := differences.by(table, baseline, arm):
+                    bars.sort(key=lambda bar: bar[1] if what == "speakers" else 0)
+                    path = partial / f"{what}-{number}-{i}.png"
+                    labels = {"ylabel": f"{entry['rate']}, points", "title": f"{said}, by {what[:-1]}"}
+                    plots.plot_differences(bars, path, **labels)
+    for cell in cells:
+        held = cell["dirs"]["bottleneck"]
+        copy = partial / f"reconstruction-{cell['arm']}-{cell['front_end']}.png"  # of the first seed
+        if held and (picture := Path(held) / "reconstruction.png").exists() and not copy.exists():
+            shutil.copyfile(picture, copy)
 
 
 @stage(writes="report", extra=_scores, after=_show)
 def run(cfg, partial) -> None:
-    from local import logger
-    from local.plots import AXES, plot_curves, plot_hours
+    from local import logger, page
     from local.results import entries
     from local.tables import render_markdown
 
@@ -106,19 +145,11 @@ def run(cfg, partial) -> None:
     commits = {str(marker["commit"]) for directory in made if directory and (marker := read_marker(directory))}
     if len(commits) > 1:
         log.warning("results of different commits are compared: %s", ", ".join(sorted(commits)))
-    found = entries(scored(cells))
+    scores = scored(cells)
+    found = entries(scores)
     (partial / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (partial / "RESULTS.md").write_text(render_markdown(found), encoding="utf-8")
-    for over in AXES:
-        plot_hours(found, over, partial)
-    curves = {}
-    for cell in cells:
-        history = _json(cell["dirs"]["finetune"], "history.json")
-        name = f"{cell['arm']} {cell['signature']} seed {cell['seed']}"
-        curves[name] = [(row["step"], row["val_wer"]) for row in history]
-        held = cell["dirs"]["bottleneck"]
-        copy = partial / f"reconstruction-{cell['arm']}-{cell['front_end']}.png"  # of the first seed
-        if held and (picture := Path(held) / "reconstruction.png").exists() and not copy.exists():
-            shutil.copyfile(picture, copy)
-    plot_curves(curves, cells[0]["rate"], partial / "curves.png")
+    _draw(cells, found, scores, partial)
+    html = page.render(found, scores, cells, partial, commit())
+    (partial / "index.html").write_text(html, encoding="utf-8")
     logger.log_report(cfg, partial, found)
