@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -106,26 +106,24 @@ def sentences_of(text: Path) -> Iterator[str]:
         raise InputError(f"lm.text={text}: cannot be read as text ({error}); name a UTF-8 file, plain or .gz") from None
 
 
-def shared_with_text(text: Path, data: Path) -> dict[str, dict[tuple[str, str], tuple]]:
+def shared_with_text(
+    text: Path, data: Path, normalize: Callable[[str], str]
+) -> dict[str, dict[tuple[str, str], tuple]]:
     """As `shared`, for the sentences of a language model's text: one a line, plain or gzip.
 
-    Spaces and upper or lower case make no difference. In memory are the sentences of the data directories alone. Raises
+    It is normalized as the transcripts were. In memory are the sentences of the data directories alone. Raises
     InputError if the text cannot be read.
     """
     wanted: dict[str, set[str]] = {}
     for _, split in LM_PAIRS:
         if (data / split / "text").exists():
-            wanted[split] = {_plain(sentence) for _, _, sentence in rows(data / split / "text")}
+            wanted[split] = {sentence for _, _, sentence in rows(data / split / "text")}
     found = {split: set() for split in wanted}
-    for sentence in map(_plain, sentences_of(text)):
+    for sentence in map(normalize, sentences_of(text)):
         for split, sentences in wanted.items():
             if sentence in sentences:
                 found[split].add(sentence)
     return {"sentences": {("lm", split): (len(both), min(both, default="")) for split, both in found.items()}}
-
-
-def _plain(sentence: str) -> str:
-    return " ".join(sentence.upper().split())
 
 
 def tell_left_out(split: str, count: int, record: Path) -> None:

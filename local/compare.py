@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.text import Text
 
 from local import hypotheses, tables
+from local.edits import Counts, align, tally
 from local.errors import InputError, refusals_reported
 from local.manifest import rows
 from local.results import difference, fingerprint, matched
-from local.scoring import Counts, align, tally
 from local.significance import MIN_SEEDS, bootstrap, compare, holm, interval, resample
 
 SYSTEMS = ("system", "hypotheses", "{rate} %, 95 % interval", "sub", "del", "ins", "missing")

@@ -1,6 +1,7 @@
 """Small real runs that several tests look at."""
 
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import chdir
@@ -22,6 +23,7 @@ TINY = [
     *("recognizer.updates=4", "recognizer.check_every=2", "recognizer.batch_seconds=20", "corpus.accents=1"),
     *("autoencoder.width=16", "recognizer.width=16", "recognizer.encoder.width=16"),
 ]
+SCLITE = shutil.which("sclite", path=f"{os.environ['PATH']}:/usr/lib/sctk/bin")  # the latter is Debian's
 STEPS = ((0, 2), (3, 4), (5, 7), (8, 8))  # the stages of each command of run.sh
 
 
@@ -97,6 +99,14 @@ def librispeech() -> Path:
     if not root:
         pytest.skip("HOURGLASS_DATA does not name a folder with LibriSpeech/heldout-dev in it")
     return Path(root) / "LibriSpeech"
+
+
+@pytest.fixture(scope="session")
+def sctk() -> Path:
+    """The folder of NIST's sclite and sc_stats."""
+    if SCLITE is None:
+        pytest.skip("sclite is not installed (Debian: apt-get install sctk)")
+    return Path(SCLITE).parent
 
 
 def speech(seconds: float, seed: int = 0) -> np.ndarray:

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import shutil
 import subprocess
 
 import numpy as np
@@ -17,7 +16,6 @@ from local.scoring import read_ops, write_scores
 from local.significance import CAUTION, SLACK, bootstrap, compare, holm, interval, resample
 from tests.bench.coverage import Setting, measure
 
-SCTK = next((p for p in ("/usr/bin", "/usr/lib/sctk/bin", "/usr/local/bin") if shutil.which("sc_stats", path=p)), None)
 WORDS = np.array([100, 100, 100])
 
 
@@ -161,9 +159,7 @@ def test_segments_are_parted_by_two_words_right_in_both_systems():
         matched_pairs(["CC", "C"], ["C", "CC"])
 
 
-def test_matched_pairs_equal_those_of_sctk_on_the_same_files(tmp_path):
-    if SCTK is None:
-        pytest.skip("sc_stats is not installed (Debian: sctk)")
+def test_matched_pairs_equal_those_of_sctk_on_the_same_files(tmp_path, sctk):
     rng = random.Random(3)
 
     def noisy(words: list[str]) -> list[str]:
@@ -180,9 +176,9 @@ def test_matched_pairs_equal_those_of_sctk_on_the_same_files(tmp_path):
     aligned = b""
     for name, found in systems.items():
         write_scores(tmp_path / name, texts, dict(zip(ids, map(" ".join, found), strict=True)), {u: u[:2] for u in ids})
-        command = f"{SCTK}/sclite -s -r ref.trn trn -h hyp.trn trn {name} -i spu_id -o sgml stdout"
+        command = f"{sctk}/sclite -s -r ref.trn trn -h hyp.trn trn {name} -i spu_id -o sgml stdout"
         aligned += subprocess.run(command.split(), cwd=tmp_path / name, capture_output=True, check=True).stdout
-    command = f"{SCTK}/sc_stats -p -t mapsswe -v -n -"
+    command = f"{sctk}/sc_stats -p -t mapsswe -v -n -"
     text = subprocess.run(command.split(), cwd=tmp_path, input=aligned, capture_output=True).stdout.decode("latin-1")
     line = next(line for line in text.splitlines() if "MTCH_PR_RESULTS" in line)
     segments, mean, deviation, z = re.findall(r"\((?:# segs|mean|std dev|Z Stat): ([-\d.]+)\)", line)

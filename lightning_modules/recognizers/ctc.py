@@ -9,8 +9,8 @@ from lightning_modules.checkpoint import build
 from lightning_modules.subsampling import Subsampling
 from lightning_modules.training import Training
 from local.decoders.greedy import Greedy
+from local.edits import Counts, count_characters, count_words
 from local.errors import InputError
-from local.scoring import Counts, count_characters, count_words
 from local.text import decode, fold
 
 

@@ -1,5 +1,9 @@
 """One file a corpus."""
 
+from collections.abc import Callable
+from functools import partial
+
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from local.config import make
@@ -12,3 +16,11 @@ def opened(cfg):
     """The corpus that is configured."""
     settings = OmegaConf.to_container(cfg.corpus, resolve=True)
     return make({key: value for key, value in settings.items() if key not in CHECKS})
+
+
+def normalizer(cfg) -> Callable[[str], str]:
+    """How the configured corpus normalizes text: transcripts, the text of language models, and hypotheses alike.
+
+    It looks at settings alone, so the corpus itself need not be there.
+    """
+    return partial(get_class(cfg.corpus._target_).normalize, cfg.corpus)

@@ -23,6 +23,7 @@ import numpy as np
 
 from local.errors import InputError
 from local.manifest import Utterance
+from local.text import upper_case
 from local.workers import end_with_parent
 
 RATE = 16000  # samples a second of the corpus
@@ -289,7 +290,12 @@ class Espeak:
                 for line in index:
                     name, samples, _, _, text = line.rstrip("\n").split("\t")
                     audio = str(folder / f"{name}.flac")
+                    text = self.normalize(text)
                     yield Utterance(name, speaker.id, audio, int(samples) / RATE, text, speaker.gender)
+
+    def normalize(self, text: str) -> str:
+        """Upper case, as the grammar has it; apostrophes (O'CLOCK) stay."""
+        return upper_case(text)
 
     def _rng(self, *key: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, crc32("/".join(key).encode())])

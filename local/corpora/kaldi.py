@@ -20,6 +20,7 @@ from local import audio
 from local.errors import InputError
 from local.manifest import Utterance, rows, twice
 from local.roots import located
+from local.text import upper_case
 
 TABLES = ("utt2spk", "wav.scp", "segments", "text", "spk2gender")
 NEEDED = TABLES[:2]
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Kaldi:
-    """`splits` names the data directory, or directories, of each split below `root`; text is put into upper case.
+    """`splits` names the data directory, or directories, of each split below `root`.
 
     Audio at another rate than `sample_rate` is refused, or left to be resampled if `resample` is true.
     """
@@ -102,7 +103,7 @@ class Kaldi:
             db.row_factory = sqlite3.Row
             for row in db.execute(QUERY):
                 try:
-                    if utterance := _utterance(directory, row, segmented):
+                    if utterance := self._utterance(directory, row, segmented):
                         yield utterance
                 except InputError as error:
                     yield error
@@ -120,6 +121,29 @@ class Kaldi:
                 yield error
         if others := rates - {self.sample_rate}:
             log.warning("%s: audio at %s Hz, to be resampled to %d Hz", directory, sorted(others), self.sample_rate)
+
+    def _utterance(self, directory: Path, row: sqlite3.Row, segmented: bool) -> Utterance | None:
+        """None if its recording is broken, which has been said."""
+        key, recording, start, end, seconds = (row[name] for name in ("key", "recording", "start", "end", "seconds"))
+        if row["speaker"] is None:
+            raise InputError(f"{directory}/utt2spk: no line for {key}; add its speaker")
+        if row["known"] is None:
+            raise InputError(f"{directory}/segments: {key} is of {recording}, which wav.scp lacks; add its audio")
+        if row["path"] is None:
+            return None
+        if end > seconds + 0.01 or start >= seconds:
+            raise InputError(
+                f"{directory}/segments: {key} is {start} s to {end} s of {recording}, of {seconds:.2f} s; mend it"
+            )
+        return Utterance(
+            key, row["speaker"], row["path"], (min(end, seconds) if end >= 0 else seconds) - start,
+            self.normalize(row["text"] or ""), row["gender"] or "",
+            recording=recording if segmented else "", start=start,
+        )  # fmt: skip
+
+    def normalize(self, text: str) -> str:
+        """Upper case; every other character stays, and is an error if it is not among the units."""
+        return upper_case(text)
 
 
 def _path(directory: Path, key: str, entry: str) -> str:
@@ -150,26 +174,6 @@ def _parts(directory: Path, db: sqlite3.Connection) -> Iterator[InputError]:
             db.execute("INSERT INTO part VALUES (?, ?, ?, ?)", (key, *_segment(directory, key, line)))
         except InputError as error:
             yield error
-
-
-def _utterance(directory: Path, row: sqlite3.Row, segmented: bool) -> Utterance | None:
-    """None if its recording is broken, which has been said."""
-    key, recording, start, end, seconds = (row[name] for name in ("key", "recording", "start", "end", "seconds"))
-    if row["speaker"] is None:
-        raise InputError(f"{directory}/utt2spk: no line for {key}; add its speaker")
-    if row["known"] is None:
-        raise InputError(f"{directory}/segments: {key} is of {recording}, which wav.scp lacks; add its audio")
-    if row["path"] is None:
-        return None
-    if end > seconds + 0.01 or start >= seconds:
-        raise InputError(
-            f"{directory}/segments: {key} is {start} s to {end} s of {recording}, of {seconds:.2f} s; mend it"
-        )
-    return Utterance(
-        key, row["speaker"], row["path"], (min(end, seconds) if end >= 0 else seconds) - start,
-        " ".join((row["text"] or "").upper().split()), row["gender"] or "",
-        recording=recording if segmented else "", start=start,
-    )  # fmt: skip
 
 
 def _segment(directory: Path, key: str, line: str) -> tuple[str, float, float]:

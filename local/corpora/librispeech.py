@@ -17,6 +17,7 @@ from local import audio
 from local.errors import InputError
 from local.manifest import Utterance, read_table
 from local.roots import located, utf8
+from local.text import upper_case
 
 # The resource on OpenSLR that has each subset, and the MD5 in that resource's md5sum.txt.
 SUBSETS = {
@@ -34,7 +35,7 @@ SUBSETS = {
 
 @dataclass(frozen=True)
 class LibriSpeech:
-    """`splits` names the folders of each split; transcripts are upper case already and are left as they are.
+    """`splits` names the folders of each split.
 
     A missing `root` is downloaded from `mirror` if it is `download_to`; any other has to be there.
     """
@@ -123,7 +124,12 @@ class LibriSpeech:
         path = utf8(recorded[key])
         if key not in texts:
             raise InputError(f"{path}: no line for it in {table.name}; restore the transcript")
-        return Utterance(key, speaker, path, audio.duration(path, self.sample_rate), texts[key], **known)
+        seconds = audio.duration(path, self.sample_rate)
+        return Utterance(key, speaker, path, seconds, self.normalize(texts[key]), **known)
+
+    def normalize(self, text: str) -> str:
+        """Upper case, as the official transcripts are; apostrophes stay, and there is no other punctuation."""
+        return upper_case(text)
 
     def _folders(self) -> list[str]:
         """The folders of all splits, those of mini LibriSpeech first: the tables of the last one stay."""

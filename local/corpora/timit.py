@@ -18,6 +18,7 @@ from local import audio
 from local.errors import InputError
 from local.manifest import Utterance
 from local.roots import located, utf8
+from local.text import upper_case
 
 SUFFIXES = {"phones": ".phn", "words": ".wrd"}
 
@@ -26,8 +27,8 @@ SUFFIXES = {"phones": ".phn", "words": ".wrd"}
 class Timit:
     """`train` and `pretrain` are the TRAIN folder without the speakers of `dev` and `test`, wherever those lie.
 
-    `transcript` is `phones`, the 61 of PHN with spaces between them, or `words`, those of WRD in upper case. Ids are
-    put into lower case.
+    `transcript` is `phones`, the 61 of PHN with spaces between them, or `words`, those of WRD. Ids are put into lower
+    case.
     """
 
     name: str
@@ -85,10 +86,13 @@ class Timit:
             if needed not in files:
                 raise InputError(f"{files[other]}: no {needed} file beside it, in upper or lower case; restore it")
         path = utf8(files[".wav"])
-        text = " ".join(_labels(files[suffix]))
-        text = text.upper() if self.transcript == "words" else text
+        text = self.normalize(" ".join(_labels(files[suffix])))
         seconds = audio.duration(path, self.sample_rate)
         return Utterance(f"{speaker}_{sentence}", speaker, path, seconds, text, gender=speaker[0], sentence=sentence)
+
+    def normalize(self, text: str) -> str:
+        """Phones as they are, for case is a part of their names; words in upper case, apostrophes kept."""
+        return upper_case(text) if self.transcript == "words" else " ".join(text.split())
 
     @cached_property
     def _tree(self) -> Path:

@@ -5,9 +5,9 @@ import math
 import torch
 from flashlight.lib.text.decoder import CriterionType, LexiconDecoder, LexiconDecoderOptions, SmearingMode, Trie
 
+from local.edits import count_words
 from local.errors import InputError
 from local.ngram import Model
-from local.scoring import count_words
 
 SPACE = " "
 NEVER = 1e4  # a log-probability, negated, that no beam follows

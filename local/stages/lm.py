@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from local import audit, manifest
+from local.corpora import normalizer
 from local.errors import InputError
 from local.labels import subset
 from local.stage import stage
@@ -32,7 +33,7 @@ def run(cfg, partial) -> list[str]:
         train = manifest.read_archived(Path(cfg.dirs.data) / "train", Path(cfg.dirs.features) / "train")
         sentences = [u.text for u in subset(train, cfg.labels.hours, cfg.labels.seed)]
     else:
-        sentences = [" ".join(line.upper().split()) for line in audit.sentences_of(Path(lm.text))]  # as transcripts are
+        sentences = map(normalizer(cfg), audit.sentences_of(Path(lm.text)))
     prune = map(str, [*lm.prune, *lm.prune[-1:] * lm.order][: lm.order])
     estimate = ["lmplz", "--order", str(lm.order), "--prune", *prune, "--discount_fallback", "-S", "20%", "-T", partial]
     arpa = _piped(estimate, "".join(f"{sentence}\n" for sentence in sentences if sentence), "lm.text")

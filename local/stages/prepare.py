@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from local import audio, audit, manifest, summary
-from local.corpora import opened
+from local.corpora import normalizer, opened
 from local.errors import InputError
 from local.ledger import Ledger
 from local.manifest import SPLITS
@@ -40,7 +40,7 @@ def _language_model(cfg) -> None:
     """The audit of what language models read: none of the data depends on it, so it is no part of what is done."""
     if cfg.lm.text is None:
         return
-    found = audit.shared_with_text(Path(cfg.lm.text), Path(cfg.dirs.data))
+    found = audit.shared_with_text(Path(cfg.lm.text), Path(cfg.dirs.data), normalizer(cfg))
     if errors := audit.leaks(found, cfg.corpus.allow_overlap):
         raise InputError("\n".join(errors))
     table = summary.render(summary.overlaps(found, audit.LM_PAIRS, cfg.corpus.allow_overlap))

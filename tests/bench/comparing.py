@@ -6,7 +6,6 @@ python -m tests.bench.comparing TEXT      # sentences, plain or .gz; sclite from
 import gzip
 import random
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,9 +15,9 @@ from pathlib import Path
 import jiwer
 
 from local.scoring import write_scores
+from tests.conftest import SCLITE
 
 UTTERANCES, SYSTEMS, MANY = 5_000, 10, 100_000
-SCLITE = shutil.which("sclite") or shutil.which("sclite", path="/usr/lib/sctk/bin")
 
 
 def heard(words: list[str], vocabulary: list[str], rng: random.Random) -> list[str]:

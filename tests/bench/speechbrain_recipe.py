@@ -29,8 +29,8 @@ from speechbrain.nnet.RNN import LSTM
 from speechbrain.processing.features import InputNormalization
 from torch import nn
 
+from local.edits import count_words
 from local.manifest import Utterance
-from local.scoring import count_words
 
 MELS = 80
 OPTIMIZERS = {  # of its CRDNN recipes and of its Conformer recipes, whose rate is for larger batches
