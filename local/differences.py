@@ -2,13 +2,13 @@
 
 from collections import Counter
 from itertools import zip_longest
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from local.edits import GAP
 from local.results import BASELINES, ENTRY, ROW, Cell
-from local.scoring import Alignment, Scores, read_alignments, read_counts
+from local.scoring import Alignment, Scores, read_alignments, read_confusions, read_counts
 
 SHOWN = 5  # utterances whose errors rose most, and as many whose errors fell most
 Heard = tuple[str, str]  # a word, and C, S, D or I; both empty where only the other hypothesis has a word
@@ -24,12 +24,12 @@ class Change(NamedTuple):
 
     @property
     def columns(self) -> list[tuple[str, Heard, Heard]]:
-        """Each word of the reference, `***` where something is inserted, and what both hypotheses have there."""
+        """Each word of the reference, GAP where something is inserted, and what both hypotheses have there."""
         (inserted, heard), (others, also) = _slots(self.baseline), _slots(self.arm)
         found = []
         for i in range(len(inserted)):
             both = zip_longest(inserted[i], others[i], fillvalue="")
-            found += [("***", *((word, "I" if word else "") for word in pair)) for pair in both]
+            found += [(GAP, *((word, "I" if word else "") for word in pair)) for pair in both]
             if i < len(heard):
                 found.append((self.baseline.reference[i], heard[i], also[i]))
         return found
@@ -38,7 +38,7 @@ class Change(NamedTuple):
 def _slots(one: Alignment) -> tuple[list[list[str]], list[Heard]]:
     """What is inserted before each reference word and after the last, and what each is heard as."""
     inserted, heard = [[]], []
-    for _, word, op in one.columns:
+    for _, word, op in zip(*one.rows, strict=True):
         if op == "I":
             inserted[-1].append(word)
         else:
@@ -50,10 +50,9 @@ def _slots(one: Alignment) -> tuple[list[list[str]], list[Heard]]:
 def rows(entry: dict, cells: list[Cell]) -> dict[tuple[str, str], list[Cell]]:
     """The cells of each row (arm, signature) of an entry of results.json, in the order of seeds."""
     own = [cell for cell in cells if all(getattr(cell, name) == entry[name] for name in ENTRY)]
-    found: dict[tuple[str, str], list[Cell]] = {}
-    for cell in sorted(own, key=lambda cell: cell.seed):
-        found.setdefault((cell.arm, cell.signature), []).append(cell)
-    return found
+    own.sort(key=lambda cell: cell.seed)
+    keys = [(row["arm"], row["signature"]) for row in entry["arms"]]
+    return {key: [cell for cell in own if (cell.arm, cell.signature) == key] for key in keys}
 
 
 def contrasts(entry: dict) -> list[dict]:
@@ -69,12 +68,12 @@ def sides(c: dict, found: dict[tuple[str, str], list[Cell]]) -> tuple[list[Cell]
     return found[c["baseline"], c["baseline_signature"]], found[c["arm"], c["signature"]]
 
 
-def by(table: str, baseline: list[Cell], arm: list[Cell]) -> list[tuple[str, float]]:
-    """The difference in points, arm minus baseline, for each line of `per_spk` or `per_group` that has words."""
+def by(table: str, baseline: list[Cell], arm: list[Cell]) -> list[tuple[str, int, float]]:
+    """Name, words and difference in points, arm minus baseline, of each line of `per_spk` or `per_group` with words."""
     scores = [[read_counts(cell.score_dir, table) for cell in cells] for cells in (baseline, arm)]
     before, after = (np.mean([_rates(one) for one in each], 0) for each in scores)
-    names = scores[0][0].speakers
-    return [(name, float(d)) for name, d in zip(names, after - before, strict=True) if np.isfinite(d)]
+    names, words = scores[0][0].speakers, scores[0][0].words.length
+    return [(name, int(n), float(d)) for name, n, d in zip(names, words, after - before, strict=True) if n]
 
 
 def _rates(scores: Scores) -> np.ndarray:
@@ -84,11 +83,7 @@ def _rates(scores: Scores) -> np.ndarray:
 
 def confusions(cells: list[Cell]) -> list[tuple[str, str, float]]:
     """Reference and hypothesis, one of them *** for a deletion or insertion, and how often a seed confuses them."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for cell in cells:
-        for line in (Path(cell.score_dir) / "confusions").read_text(encoding="utf-8").splitlines():
-            count, reference, hypothesis = line.split()
-            counts[reference, hypothesis] += int(count)
+    counts = sum((read_confusions(cell.score_dir) for cell in cells), Counter())
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [(*pair, count / len(cells)) for pair, count in ordered]
 

@@ -10,6 +10,7 @@ from local.tables import names
 AXES = {"labeled_hours": "labels", "unlabeled_hours": "unlabeled"}  # what a plot is over, and whose settings say that
 SERIES = ("corpus", "split", "decoder", "rate")  # what the lines of one picture have in common
 KINDS = {"sub": "substituted", "del": "deleted", "ins": "inserted"}
+HEIGHT = 4  # inches, without a legend
 NAMED = 40  # bars at most that have their names below them
 BARE = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # of the metadata that matplotlib would write
 
@@ -21,20 +22,22 @@ def _figure(draw: Callable, path: Path, **labels: str) -> None:
     from matplotlib.figure import Figure
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem, "text.parse_math": False}):
-        figure = Figure(figsize=(8, 5), layout="constrained")
+        figure = Figure(figsize=(6, HEIGHT), layout="constrained")
         axes = FigureCanvasAgg(figure).figure.add_subplot()
         draw(axes)
         axes.set(**labels)
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize="small")
-        figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
+        if named := axes.get_legend_handles_labels()[1]:
+            columns = 3 if max(map(len, named)) < 20 else 1
+            figure.legend(loc="outside lower center", ncols=columns, fontsize="small", frameon=False)
+            figure.set_figheight(HEIGHT + 0.18 * len(named) / columns)
+        figure.savefig(path, format="png", dpi=160, metadata={"Software": None})
         about = BARE | {"Title": labels.get("title") or labels["ylabel"]}
         figure.savefig(path.with_suffix(".svg"), format="svg", transparent=True, metadata=about)
 
 
-def plot_curves(curves: dict[str, list[list[tuple[int, float]]]], rate: str, path: Path) -> None:
+def plot_curves(curves: dict[str, list[list[tuple[int, float]]]], rate: str, about: str, path: Path) -> None:
     """The validation `rate` in percent against updates: of each row, by name, a line a seed."""
 
     def draw(axes) -> None:
@@ -44,7 +47,7 @@ def plot_curves(curves: dict[str, list[list[tuple[int, float]]]], rate: str, pat
                 label = name if i == 0 else None
                 axes.plot(updates, wers, marker=".", linewidth=1, label=label, color=f"C{number % 10}")
 
-    _figure(draw, path, xlabel="updates", ylabel=f"validation {rate} (%)", title=f"validation {rate}, a line a seed")
+    _figure(draw, path, xlabel="updates", ylabel=f"validation {rate} (%)", title=f"{about}, a line a seed")
 
 
 def plot_errors(entry: dict, path: Path) -> None:
@@ -79,6 +82,7 @@ def plot_differences(bars: list[tuple[str, float]], path: Path, **labels: str) -
         few = len(bars) <= NAMED
         axes.set_xticks(range(len(bars)) if few else [], [name for name, _ in bars] if few else [])
         axes.tick_params("x", rotation=90 if len(bars) > 8 else 0, length=0)
+        axes.margins(x=0.02)
 
     _figure(draw, path, **labels)
 

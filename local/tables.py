@@ -58,14 +58,19 @@ def _p(value: float | None) -> str:
     return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def budget(entry: dict) -> str:
+    """How much is labeled."""
+    hours = entry["label_hours"]
+    amount = "all" if hours is None else f"{60 * hours:.0f} min of" if hours < 0.5 else f"{hours:g} h of"
+    drawn = " drawn anew for each seed" if hours is not None and entry.get("label_subset", 0) is None else ""
+    return f"{amount} labels{drawn}"
+
+
 def title(entry: dict) -> str:
     """What was scored, after training on what."""
-    hours = entry["label_hours"]
-    budget = "all" if hours is None else f"{60 * hours:.0f} min of" if hours < 0.5 else f"{hours:g} h of"
-    drawn = " drawn anew for each seed" if hours is not None and entry.get("label_subset", 0) is None else ""
     what = "words" if entry["rate"] == "WER" else "phones"
     reference = f"{entry['reference']['utterances']:,} utterances, {entry['reference']['words']:,} {what}"
-    return f"{entry['corpus']}, {budget} labels{drawn}, {entry['split']} ({reference}), decoder {entry['decoder']}"
+    return f"{entry['corpus']}, {budget(entry)}, {entry['split']} ({reference}), decoder {entry['decoder']}"
 
 
 def names(entry: dict) -> dict[tuple[str, str], str]:
@@ -78,6 +83,12 @@ def names(entry: dict) -> dict[tuple[str, str], str]:
             more.append(row["settings"] or row["signature"])
         named[row["arm"], row["signature"]] = row["arm"] + (f" ({', '.join(more)})" if more else "")
     return named
+
+
+def pair(entry: dict, c: dict) -> tuple[str, str]:
+    """The names of a comparison's arm and baseline."""
+    named = names(entry)
+    return named[c["arm"], c["signature"]], named[c["baseline"], c["baseline_signature"]]
 
 
 def _arm_rows(entry: dict) -> list[list[str]]:

@@ -25,18 +25,22 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.cells, self.text, self.tags, self.links = [], [], [], []
+        self.cells, self.text, self.tags, self.links, self.within = [], [], [], [], None
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.links += [value for key, value in attributes if key in ("src", "href", "xlink:href", "srcset", "data")]
         if tag in ("td", "th"):
+            self.within = tag
             self.cells.append("")
+
+    def handle_endtag(self, tag):
+        self.within = None if tag in ("td", "th") else self.within
 
     def handle_data(self, data):
         self.text.append(data)
-        if self.cells:
+        if self.within:
             self.cells[-1] += data
 
 
@@ -108,28 +112,27 @@ def test_a_report_in_wandb_has_the_tables_the_pictures_and_the_page(tiny):
 
 
 HOSTILE = "<script>alert(1)</script>"
+SAID = "hello there test"
 
 
 @pytest.fixture
 def scored(corpus) -> tuple[list[Cell], list[dict]]:
-    """Cells of `none` and `masked` on the three test utterances, of which the second becomes worse, the third better."""
-    heard = {
-        "none": ("hello there test", "hello there test", "hello"),
-        "masked": ("hello there test", f"hello {HOSTILE} there", "hello there best"),
-    }
-    keys = [f"s3-{i}" for i in range(3)]
-    cells, listed = [], []
-    data = corpus / "mine"
+    """Cells of `none` and `masked` on three utterances, of which the second becomes worse and the third better."""
+    heard = {"none": (SAID, SAID, "hello"), "masked": (SAID, f"hello {HOSTILE} there", "hello there best")}
+    keys, data = [f"s3-{i}" for i in range(3)], corpus / "mine"
     (data / "test/utt2dur").write_text("".join(f"{key} 1.0\n" for key in keys))
+    cells, listed = [], []
     for arm, texts in heard.items():
         for seed in (1, 2):
             out = corpus / f"{arm}-{seed}" / "test"
-            write_scores(out, dict.fromkeys(keys, "hello there test"), dict(zip(keys, texts, strict=True)), {k: k for k in keys})
+            write_scores(
+                out, dict.fromkeys(keys, SAID), dict(zip(keys, texts, strict=True)), {key: key for key in keys}
+            )
             cells.append(
                 Cell(
                     corpus="mine", label_hours=None, split="test", decoder="greedy", arm=arm, frontend="frozen",
                     signature="sig", seed=seed, score_dir=out, dev_score_dir=out, parameters=1, updates=1, dropped=0,
-                    device_seconds=1.0, settings=f"lm.text={HOSTILE}",
+                    device_seconds=1.0,
                 )
             )  # fmt: skip
             dirs = {"data": str(data), "score": str(out.parent)}
@@ -137,15 +140,21 @@ def scored(corpus) -> tuple[list[Cell], list[dict]]:
     return cells, listed
 
 
-def test_what_was_heard_cannot_become_a_part_of_the_page(scored, tmp_path):
+def test_what_was_heard_and_set_cannot_become_a_part_of_the_page(scored, tmp_path):
     cells, listed = scored
-    cells += [replace(cell, arm="pca", settings=f"{HOSTILE} b", signature="b") for cell in cells if cell.arm == "masked"]
-    cells += [replace(cell, settings=HOSTILE, signature="c") for cell in cells if cell.arm == "pca"]
+    for signature in "ab":  # two rows of an arm are told apart by their settings
+        cells += [
+            replace(cell, arm="pca", settings=f"{HOSTILE} {signature}", signature=signature)
+            for cell in cells
+            if cell.arm == "masked"
+        ]
     plot_differences([(HOSTILE, 1.0), ("$x^", -1.0)], tmp_path / "speakers-1-1.png", title=HOSTILE, ylabel="points")
     page = Page(render(entries(cells), cells, listed, tmp_path, None))
     assert "script" not in page.tags
-    assert page.text.count(HOSTILE) >= 6  # the word, settings, the picture's title and its bar
-    assert any(f"pca (frozen, {HOSTILE} b)" in cell or f"pca ({HOSTILE} b)" in cell for cell in page.cells)
+    assert f"pca ({HOSTILE} a)" in page.cells and f"1.0 *** → {HOSTILE}" in page.cells
+    drawn = [text for text in page.text if text == HOSTILE]
+    assert len(drawn) == len(listed) + 1 + 3  # settings; the word; title and name of the bar in the picture
+    assert "$x^" in page.text
 
 
 def test_the_utterances_that_changed_most_are_shown_and_heard(scored, tmp_path):
@@ -172,9 +181,9 @@ def test_a_page_is_made_where_the_audio_is_gone(scored, tmp_path):
 
 
 def test_two_hypotheses_stand_below_the_words_they_are_aligned_with():
-    reference = "a b c".split()
-    change = Change(0, 0, Alignment("u", reference, "x a c".split(), "ICDC"), Alignment("u", reference, "a d c y z".split(), "CSCII"))
-    assert change.columns == [
+    none = Alignment("u", ["a", "b", "c"], ["x", "a", "c"], "ICDC")
+    masked = Alignment("u", ["a", "b", "c"], ["a", "d", "c", "y", "z"], "CSCII")
+    assert Change(2, 3, none, masked).columns == [
         ("***", ("x", "I"), ("", "")), ("a", ("a", "C"), ("a", "C")), ("b", ("***", "D"), ("d", "S")),
         ("c", ("c", "C"), ("c", "C")), ("***", ("", ""), ("y", "I")), ("***", ("", ""), ("z", "I")),
     ]  # fmt: skip
@@ -183,6 +192,4 @@ def test_two_hypotheses_stand_below_the_words_they_are_aligned_with():
 def test_confusions_are_counted_a_seed(scored):
     cells, _ = scored
     found = confusions([cell for cell in cells if cell.arm == "masked"])
-    # "hello there test" heard as "hello <script> there": three substitutions' worth or an insertion and a deletion
-    assert ("test", "best", 1.0) in found
-    assert sum(count for *_, count in found) == 3
+    assert found == [("***", HOSTILE, 1.0), ("test", "***", 1.0), ("test", "best", 1.0)]

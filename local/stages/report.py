@@ -94,44 +94,54 @@ def _show(cfg) -> None:
     log.info("report: %s and %s", out / "index.html", out / "RESULTS.md")
 
 
-def _curves(cells: list[dict]) -> dict[str, list]:
-    """Updates and validation rate of every training, by arm, with its settings where an arm has several."""
-    made = {cell["dirs"]["finetune"]: cell for cell in cells}  # decoders have trainings in common
-    rows = {(cell["arm"], cell["settings"]) for cell in made.values()}
-    several = {arm for arm, _ in rows if sum(other == arm for other, _ in rows) > 1}
-    curves: dict[str, list] = {}
-    for directory, cell in made.items():
-        name = f"{cell['arm']} {cell['settings']}".strip() if cell["arm"] in several else cell["arm"]
-        points = [(row["step"], row["val_wer"]) for row in _json(directory, "history.json")]
-        curves.setdefault(name, []).append(points)
-    return curves
-
-
 def _draw(cells: list[dict], found: list[dict], scores: list, partial: Path) -> None:
     """The pictures: of the whole sweep, of each entry, and of each comparison of a pretrained arm."""
     from local import differences, plots
-    from local.tables import names
 
     for over in plots.AXES:
         plots.plot_hours(found, over, partial)
-    plots.plot_curves(_curves(cells), cells[0]["rate"], partial / "curves.png")
+    trained, drawn = {cell["dirs"]["score"]: cell["dirs"]["finetune"] for cell in cells}, []
     for number, entry in enumerate(found, 1):
+        rows = differences.rows(entry, scores)
+        made = [[trained[str(cell.score_dir.parent)] for cell in row] for row in rows.values()]
+        if made not in drawn:  # entries of several decoders or splits have trainings in common
+            drawn.append(made)
+            _draw_curves(entry, dict(zip(rows, made, strict=True)), partial / f"curves-{number}.png")
         plots.plot_errors(entry, partial / f"errors-{number}.png")
-        named, rows = names(entry), differences.rows(entry, scores)
         for i, c in enumerate(differences.contrasts(entry), 1):
-            baseline, arm = differences.sides(c, rows)
-            said = f"{named[c['arm'], c['signature']]} minus {named[c['baseline'], c['baseline_signature']]}"
-            for what, table in (("speakers", "per_spk"), ("groups", "per_group")):
-                if bars := differences.by(table, baseline, arm):
-                    bars.sort(key=lambda bar: bar[1] if what == "speakers" else 0)
-                    path = partial / f"{what}-{number}-{i}.png"
-                    labels = {"ylabel": f"{entry['rate']}, points", "title": f"{said}, by {what[:-1]}"}
-                    plots.plot_differences(bars, path, **labels)
+            _draw_differences(entry, c, rows, f"{number}-{i}", partial)
     for cell in cells:
         held = cell["dirs"]["bottleneck"]
         copy = partial / f"reconstruction-{cell['arm']}-{cell['front_end']}.png"  # of the first seed
         if held and (picture := Path(held) / "reconstruction.png").exists() and not copy.exists():
             shutil.copyfile(picture, copy)
+
+
+def _draw_curves(entry: dict, made: dict[tuple, list[str]], path: Path) -> None:
+    """The curves of an entry's trainings, whose directories are `made`, by row."""
+    from local import plots, tables
+
+    named, curves = tables.names(entry), {}
+    for key, directories in made.items():
+        histories = (_json(directory, "history.json") for directory in directories)
+        curves[named[key]] = [[(point["step"], point["val_wer"]) for point in history] for history in histories]
+    plots.plot_curves(curves, entry["rate"], tables.budget(entry), path)
+
+
+def _draw_differences(entry: dict, c: dict, rows: dict[tuple, list], number: str, partial: Path) -> None:
+    """The pictures of a comparison: its difference by speaker, and by gender and duration."""
+    from local import differences, plots, tables
+
+    both, said = differences.sides(c, rows), " minus ".join(tables.pair(entry, c))
+    speakers = [(name, d) for name, _, d in sorted(differences.by("per_spk", *both), key=lambda bar: bar[2])]
+    groups = [(f"{name.partition('=')[2]}\n{n:,}", d) for name, n, d in differences.by("per_group", *both)]
+    for what, bars, below in (
+        ("speakers", speakers, f"{len(speakers)} speakers"),
+        ("groups", groups, "gender and duration, with the length of the reference"),
+    ):
+        if bars:
+            labels = {"title": said, "xlabel": below, "ylabel": f"{entry['rate']}, points"}
+            plots.plot_differences(bars, partial / f"{what}-{number}.png", **labels)
 
 
 @stage(writes="report", extra=_scores, after=_show)
