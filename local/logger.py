@@ -64,7 +64,7 @@ def _has_key() -> bool:
 
 
 def log_report(cfg: DictConfig, out: Path, entries: list[dict]) -> None:
-    """What the report in `out` says, as a W&B run: tables, pictures and the page; nothing for other loggers."""
+    """What the report in `out` says, as a W&B run: tables and pictures, no audio or text; nothing for other loggers."""
     if cfg.logger.name != "wandb":
         return
     import wandb
@@ -91,9 +91,6 @@ def log_report(cfg: DictConfig, out: Path, entries: list[dict]) -> None:
         for c in e["comparisons"]
     ]
     differences = wandb.Table(["label_hours", "split", "decoder", *keys, "low", "high"], rows)
-    page = wandb.Html((out / "index.html").read_text(encoding="utf-8"), inject=False)
     pictures = {path.stem: wandb.Image(str(path)) for path in sorted(out.glob("*.png"))}
     with opened(cfg, out, "report") as logger:
-        logger.experiment.log(
-            {"comparison": table, "differences": differences, "bottleneck": held, "page": page, **pictures}
-        )
+        logger.experiment.log({"comparison": table, "differences": differences, "bottleneck": held, **pictures})

@@ -25,7 +25,8 @@ COLORS |= {"#000000": "currentColor", "#b0b0b0": "var(--rule)"}
 BY_HAND = (
     "A rate is the mean over seeds of errors in percent of the reference, both summed over the lines of `per_spk`, "
     "which lies beside `per_utt` and `ref.trn` in the folder of the split in the directory of the scores; a difference "
-    "is that of two rates. The digest is that of `LC_ALL=C sort ref.trn | head -c -1 | sha256sum`."
+    "is that of two rates. The digest is that of `LC_ALL=C sort ref.trn | head -c -1 | sha256sum`. `done.json` in each "
+    "directory has its whole configuration."
 )
 
 
@@ -181,7 +182,8 @@ def _provenance(found: list[dict], listed: list[dict], commit: str | None) -> st
     for cell in listed:
         dirs = cell["dirs"]
         markers = (read_marker(dirs[key]) for key in MADE if dirs.get(key))
-        commits = dict.fromkeys(str(marker["commit"]) for marker in markers if marker)
+        commits = [str(marker["commit"]) for marker in markers if marker]
+        commits = dict.fromkeys(one[:12] + "+" * one.endswith("+") for one in commits)
         named = [escape(cell["arm"]), str(cell["seed"])]
         named += [_code(cell[key] or "-") for key in ("signature", "settings")]
         named.append(" ".join(map(_code, commits)) or "-")

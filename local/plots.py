@@ -1,5 +1,6 @@
 """The pictures of a report: PNG for people and W&B, SVG for the page; the same content gives the same bytes."""
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,28 +11,31 @@ from local.tables import names
 AXES = {"labeled_hours": "labels", "unlabeled_hours": "unlabeled"}  # what a plot is over, and whose settings say that
 SERIES = ("corpus", "split", "decoder", "rate")  # what the lines of one picture have in common
 KINDS = {"sub": "substituted", "del": "deleted", "ins": "inserted"}
-HEIGHT = 4  # inches, without a legend
+HEIGHT, LINE = 4, 0.18  # inches, of a picture without a legend, and of a line of text
+SIDE, BELOW = 36, 75  # characters in a line beside the axes, and below them
 NAMED = 40  # bars at most that have their names below them
 BARE = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # of the metadata that matplotlib would write
 
 
-def _figure(draw: Callable, path: Path, **labels: str) -> None:
+def _figure(draw: Callable, path: Path, height: float = HEIGHT, **labels: str) -> None:
     """Let `draw` fill the axes of a picture at `path`, a PNG, beside which the SVG is put."""
     from matplotlib import rc_context  # slow to import, and only the report plots
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem, "text.parse_math": False}):
-        figure = Figure(figsize=(6, HEIGHT), layout="constrained")
+        figure = Figure(figsize=(6, height), layout="constrained")
         axes = FigureCanvasAgg(figure).figure.add_subplot()
         draw(axes)
         axes.set(**labels)
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
-        if named := axes.get_legend_handles_labels()[1]:
-            columns = 3 if max(map(len, named)) < 20 else 1
-            figure.legend(loc="outside lower center", ncols=columns, fontsize="small", frameon=False)
-            figure.set_figheight(HEIGHT + 0.18 * len(named) / columns)
+        handles, named = axes.get_legend_handles_labels()
+        if named:
+            columns = 3 if max(map(len, named)) < BELOW / 4 else 1
+            named = [textwrap.fill(name, BELOW) for name in named]
+            figure.legend(handles, named, loc="outside lower center", ncols=columns, fontsize="small", frameon=False)
+            figure.set_figheight(height + LINE * "\n".join(named).count("\n") / columns)
         figure.savefig(path, format="png", dpi=160, metadata={"Software": None})
         about = BARE | {"Title": labels.get("title") or labels["ylabel"]}
         figure.savefig(path.with_suffix(".svg"), format="svg", transparent=True, metadata=about)
@@ -53,10 +57,10 @@ def plot_curves(curves: dict[str, list[list[tuple[int, float]]]], rate: str, abo
 def plot_errors(entry: dict, path: Path) -> None:
     """The kinds of errors of each row of an entry of results.json, means over seeds, in percent of the reference."""
     named, words = names(entry), entry["reference"]["words"]
+    labels = [textwrap.fill(named[row["arm"], row["signature"]], SIDE) for row in entry["arms"]]
 
     def draw(axes) -> None:
         left = np.zeros(len(entry["arms"]))
-        labels = [named[row["arm"], row["signature"]] for row in entry["arms"]]
         places = np.arange(len(labels))
         for number, (kind, name) in enumerate(KINDS.items()):
             counts = [np.mean([seed["errors"][kind] for seed in row["seeds"]]) for row in entry["arms"]]
@@ -65,11 +69,12 @@ def plot_errors(entry: dict, path: Path) -> None:
             left += share
         for place, total in zip(places, left, strict=True):
             axes.text(total, place, f" {total:.2f}", va="center")
-        axes.set_yticks(places, labels)
+        axes.set_yticks(places, labels, fontsize="small")
         axes.invert_yaxis()
-        axes.margins(x=0.1)
+        axes.margins(x=0.12, y=0.01)
 
-    _figure(draw, path, xlabel=f"{entry['rate']} (%)", title="errors by kind, means over seeds")
+    height = max(HEIGHT, LINE * len("\n".join(labels).split("\n")) + LINE * len(labels))
+    _figure(draw, path, height, xlabel=f"{entry['rate']} (%)", title="errors by kind, means over seeds")
 
 
 def plot_differences(bars: list[tuple[str, float]], path: Path, **labels: str) -> None:

@@ -96,7 +96,7 @@ def test_the_report_is_the_same_bytes_when_it_is_made_again(tiny, tmp_path):
     assert pages[0] == pages[1]
 
 
-def test_a_report_in_wandb_has_the_tables_the_pictures_and_the_page(tiny):
+def test_a_report_in_wandb_has_the_tables_and_the_pictures(tiny):
     report = tiny / "exp/espeak/report"
     (media,) = report.glob("wandb/offline-run-*/files/media")
     (entry,) = results(tiny)
@@ -104,9 +104,9 @@ def test_a_report_in_wandb_has_the_tables_the_pictures_and_the_page(tiny):
     found = json.loads(table.read_text())
     delta = found["columns"].index("delta")
     assert [row[delta] for row in found["data"]] == [c["delta"] for c in entry["comparisons"]]
-    assert [*media.glob("table/comparison_*.json")]
-    (html,) = media.glob("html/page_*.html")
-    assert html.read_text() == (report / "index.html").read_text()
+    (table,) = media.glob("table/comparison_*.json")
+    found = json.loads(table.read_text())
+    assert [row[found["columns"].index("wer")] for row in found["data"]] == [row["wer"] for row in entry["arms"]]
     shown = {path.name.rpartition("_")[0].rpartition("_")[0] for path in media.glob("images/*.png")}
     assert shown == {path.stem for path in report.glob("*.png")} >= {"curves", "errors-1", "speakers-1-1", "groups-1-1"}
 
