@@ -17,8 +17,8 @@ import numpy as np
 
 from local.audio import sixteen_bit
 from local.errors import InputError
-from local.ledger import MASKS, Ledger
-from local.manifest import SPLITS, Utterance, rows
+from local.ledger import Ledger
+from local.manifest import Utterance, held_out, ordered, rows, splits
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,16 @@ KINDS = {
     "sessions": f"coalesce(nullif(session, ''), CASE recording WHEN '' THEN '' ELSE {FILE} END)",
     "audio": f"CASE recording WHEN '' THEN {FILE} ELSE '' END",
 }  # fmt: skip
-PAIRS = tuple(combinations(SPLITS, 2))
-LM_PAIRS = tuple(("lm", split) for split in SPLITS)
-HELD_OUT = {"dev", "test"}
+
+
+def pairs(splits: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """What is compared with what."""
+    return tuple(combinations(splits, 2))
+
+
+def lm_pairs(splits: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """The same, of the text of a language model."""
+    return tuple(("lm", split) for split in splits)
 
 
 def digest(samples: np.ndarray) -> str:
@@ -42,14 +49,14 @@ def digest(samples: np.ndarray) -> str:
 
 def shared(ledger: Ledger, kinds: tuple[str, ...] = tuple(KINDS)) -> dict[str, dict[tuple[str, str], tuple]]:
     """By kind and pair of splits: how many values both have, and one of them; no entry where one split knows none."""
-    found = {}
+    found, masks = {}, ledger.masks
     for kind in kinds:
         sets = list(ledger.sharing(KINDS[kind]))
-        known = {split for split, mask in MASKS.items() if any(mask & splits for splits, _, _ in sets)}
+        known = {split for split, mask in masks.items() if any(mask & splits for splits, _, _ in sets)}
         found[kind] = {}
-        for a, b in PAIRS:
+        for a, b in pairs(tuple(masks)):
             if {a, b} <= known:
-                both = [(n, value) for splits, n, value in sets if splits & MASKS[a] and splits & MASKS[b]]
+                both = [(n, value) for splits, n, value in sets if splits & masks[a] and splits & masks[b]]
                 example = min((value for _, value in both), default="")
                 if example and kind in ("sessions", "audio"):  # ids say more than a digest
                     example = ledger.holders(KINDS[kind], example)
@@ -57,10 +64,11 @@ def shared(ledger: Ledger, kinds: tuple[str, ...] = tuple(KINDS)) -> dict[str, d
     return found
 
 
-def check_allowed(allowed: list[str]) -> None:
+def check_allowed(allowed: list[str], splits: tuple[str, ...]) -> None:
     """Raise InputError for an entry of `corpus.allow_overlap` that names no overlap."""
-    possible = [(kind, pair) for kind in KINDS for pair in PAIRS] + [("sentences", pair) for pair in LM_PAIRS]
-    names = [_name(kind, pair) for kind, pair in possible if HELD_OUT & {*pair}]
+    possible = [(kind, pair) for kind in KINDS for pair in pairs(splits)]
+    possible += [("sentences", pair) for pair in lm_pairs(splits)]
+    names = [_name(kind, pair) for kind, pair in possible if any(map(held_out, pair))]
     for name in allowed:
         if name not in names:
             near = difflib.get_close_matches(str(name), names, 1, 0)[0]
@@ -70,9 +78,9 @@ def check_allowed(allowed: list[str]) -> None:
 def leaks(found: dict, allowed: list[str]) -> list[str]:
     """A line for each overlap that touches dev or test and is not allowed; a warning in the log for books."""
     errors = []
-    for kind, pairs in found.items():
-        for pair, (count, example) in pairs.items():
-            if count and HELD_OUT & {*pair} and _name(kind, pair) not in allowed:
+    for kind, overlaps in found.items():
+        for pair, (count, example) in overlaps.items():
+            if count and any(map(held_out, pair)) and _name(kind, pair) not in allowed:
                 line = f"{' and '.join(pair)} share {_counted(count, kind)}, such as {example}; "
                 if kind == "books":
                     log.warning("%sother words, but one style", line)
@@ -89,7 +97,7 @@ def audio_leaks(directories: dict[str, list[Path]], allowed: list[str], scratch:
 
     For stage 2, which digests what has no digest in its header. `scratch` is a file for the time of the comparison.
     """
-    with Ledger(scratch) as ledger:
+    with Ledger(scratch, ordered(directories)) as ledger:
         for split, places in directories.items():
             for path in (place / "audio_digest" for place in places):
                 for _, key, value in rows(path) if path.exists() else ():
@@ -115,7 +123,7 @@ def shared_with_text(
     InputError if the text cannot be read.
     """
     wanted: dict[str, set[str]] = {}
-    for _, split in LM_PAIRS:
+    for split in splits(data):
         if (data / split / "text").exists():
             wanted[split] = {sentence for _, _, sentence in rows(data / split / "text")}
     found = {split: set() for split in wanted}
@@ -129,7 +137,7 @@ def shared_with_text(
 def tell_left_out(split: str, count: int, record: Path) -> None:
     """Log that a split goes without `count` utterances, and where that is recorded; of dev and test as a warning."""
     log.log(
-        logging.WARNING if split in HELD_OUT else logging.INFO,
+        logging.WARNING if held_out(split) else logging.INFO,
         "%s: %d utterances are left out, for corpus.on_error=skip: %s says which and why", split, count, record,
     )  # fmt: skip
 

@@ -12,17 +12,17 @@ from local.manifest import SPLITS, Utterance
 
 COLUMNS = [field.name for field in fields(Utterance)]
 FIELDS = attrgetter(*COLUMNS)  # several times as fast as dataclasses.astuple
-MASKS = {split: 1 << number for number, split in enumerate(SPLITS)}  # a set of splits is the sum of theirs
 
 
 class Ledger:
-    """A table of utterances in the file `path`, which is there while the context lasts.
+    """A table of the utterances of `splits` in the file `path`, which is there while the context lasts.
 
     Beside an utterance's own fields it holds the sample `rate` in Hz and a `digest` of the samples, empty if unknown.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, splits: tuple[str, ...] = SPLITS) -> None:
         self.path = path
+        self.masks = {split: 1 << number for number, split in enumerate(splits)}  # a set of splits is the sum of theirs
 
     def __enter__(self) -> "Ledger":
         self.db = sqlite3.connect(self.path)
@@ -43,24 +43,24 @@ class Ledger:
 
     def add(self, split: str, utterance: Utterance, rate: int = 0, digest: str = "") -> bool:
         """Add an utterance; False, and nothing added, if its split has the id already."""
-        row = (MASKS[split], *FIELDS(utterance), rate, digest)
+        row = (self.masks[split], *FIELDS(utterance), rate, digest)
         done = self.db.execute(f"INSERT OR IGNORE INTO utterance VALUES ({', '.join('?' * len(row))})", row)
         return done.rowcount == 1
 
     def rows(self, split: str) -> Iterator[Utterance]:
         """The utterances of a split, sorted by id in byte order."""
         query = f"SELECT {', '.join(COLUMNS)} FROM utterance WHERE split = ? ORDER BY id"
-        return (Utterance(*row) for row in self.db.execute(query, (MASKS[split],)))
+        return (Utterance(*row) for row in self.db.execute(query, (self.masks[split],)))
 
     def digests(self, split: str) -> Iterator[tuple[str, str]]:
         """Id and digest, sorted by id, of the utterances that are a file of their own with a known digest."""
         where = "split = ? AND digest != '' AND recording = ''"
-        return self.db.execute(f"SELECT id, digest FROM utterance WHERE {where} ORDER BY id", (MASKS[split],))
+        return self.db.execute(f"SELECT id, digest FROM utterance WHERE {where} ORDER BY id", (self.masks[split],))
 
     def words(self, split: str) -> Counter[str]:
         """How often each word occurs in a split: as large as its vocabulary."""
         counts = Counter()
-        for (text,) in self.db.execute("SELECT text FROM utterance WHERE split = ?", (MASKS[split],)):
+        for (text,) in self.db.execute("SELECT text FROM utterance WHERE split = ?", (self.masks[split],)):
             counts.update(text.split())
         return counts
 
@@ -69,14 +69,16 @@ class Ledger:
         (count, speakers, hours, least, largest) = self.db.execute(
             "SELECT count(*), count(DISTINCT speaker), total(duration) / 3600, min(duration), max(duration) "
             "FROM utterance WHERE split = ?",
-            (MASKS[split],),
+            (self.masks[split],),
         ).fetchone()
         (median,) = self.db.execute(
             "SELECT avg(duration) FROM (SELECT duration FROM utterance WHERE split = ? ORDER BY duration "
             "LIMIT 2 - ? % 2 OFFSET (? - 1) / 2)",
-            (MASKS[split], count, count),
+            (self.masks[split], count, count),
         ).fetchone()
-        rates = self.db.execute("SELECT DISTINCT rate FROM utterance WHERE split = ? ORDER BY rate", (MASKS[split],))
+        rates = self.db.execute(
+            "SELECT DISTINCT rate FROM utterance WHERE split = ? ORDER BY rate", (self.masks[split],)
+        )
         return {
             "utterances": count, "speakers": speakers, "hours": hours, "durations": (least, median, largest),
             "rates": [rate for (rate,) in rates],
@@ -86,7 +88,7 @@ class Ledger:
         """An utterance of each split of which an SQL expression has this value, as `<split> <id>`."""
         query = f"SELECT split, min(id) FROM utterance WHERE {expression} = ? GROUP BY split ORDER BY split"
         rows = self.db.execute(query, (value,))
-        names = {mask: split for split, mask in MASKS.items()}
+        names = {mask: split for split, mask in self.masks.items()}
         return " and ".join(f"{names[split]} {key}" for split, key in rows)
 
     def sharing(self, value: str) -> Iterator[tuple[int, int, str]]:

@@ -20,6 +20,7 @@ from local.errors import InputError
 
 SAFE_ID = re.compile(r"[A-Za-z0-9_.-]+")
 SPLITS = ("pretrain", "train", "dev", "test")
+FURTHER = re.compile(r"test\w+")  # what may name a test set beside `test`
 RESERVED = frozenset(("<s>", "</s>", "#0"))  # words that Kaldi's decoding graphs need for themselves
 
 
@@ -43,6 +44,21 @@ class Utterance:
     sentence: str = ""
     recording: str = ""
     start: float = 0.0
+
+
+def ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """The splits that every corpus has, and then what further test sets are among `names`."""
+    return (*SPLITS, *sorted(set(names) - set(SPLITS)))
+
+
+def splits(data: Path) -> tuple[str, ...]:
+    """The splits that stage 1 made in `data`."""
+    return ordered(path.parent.name for path in data.glob("*/wav.scp"))
+
+
+def held_out(split: str) -> bool:
+    """Whether errors are measured on it, so that it must share nothing with another one."""
+    return split == "dev" or split.startswith("test")
 
 
 def problems(utterance: Utterance, min_duration: float, max_duration: float, labeled: bool) -> Iterator[str]:

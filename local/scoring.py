@@ -16,6 +16,8 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +51,7 @@ class Alignment:
     hypothesis: list[str]
     ops: str
 
-    @property
+    @cached_property
     def rows(self) -> tuple[list[str], list[str], str]:
         """Reference, hypothesis and letters, step by step."""
         return *sides(self.reference, self.hypothesis, self.ops), self.ops
@@ -130,8 +132,9 @@ def _per_utterance(one: Alignment) -> str:
 
 def _confusions(found: list[Alignment]) -> list[str]:
     """A line for each pair of unlike words, the most frequent first."""
-    counts = Counter((r, h) for one in found for r, h, op in zip(*one.rows, strict=True) if op != "C")
-    return [f"{count} {r} {h}" for (r, h), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    counts = Counter(chain.from_iterable(zip(*one.rows[:2], strict=True) for one in found))
+    wrong = [(-count, r, h) for (r, h), count in counts.items() if r != h]
+    return [f"{-count} {r} {h}" for count, r, h in sorted(wrong)]
 
 
 def _worst(found: list[Alignment], words: list[Counts]) -> list[str]:

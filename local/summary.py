@@ -5,9 +5,8 @@ from io import StringIO
 from rich.console import Console
 from rich.table import Table
 
-from local import audit
+from local import audit, manifest
 from local.ledger import Ledger
-from local.manifest import SPLITS
 
 WIDTH = 100  # columns
 HEADER = ("", "utterances", "left out", "speakers", "hours", "words", "types", "OOV %")
@@ -17,15 +16,15 @@ HEADER += ("seconds: min", "median", "max", "kHz")
 def corpus_rows(ledger: Ledger, left_out: dict[str, int]) -> list[list[str]]:
     """A header and a row for each split, of which so many utterances are `left_out`.
 
-    OOV is the share of the words of dev and test whose type is not in `train`.
+    OOV is the share of the words of dev and of test sets whose type is not in `train`.
     """
     rows, train = [HEADER], {}
-    for split in SPLITS:
+    for split in left_out:
         n, words = ledger.numbers(split), ledger.words(split)
         if split == "train":
             train = words
         running, outside = sum(words.values()), sum(c for word, c in words.items() if word not in train)
-        oov = f"{100 * outside / running:.2f}" if split in ("dev", "test") and running and train else "-"
+        oov = f"{100 * outside / running:.2f}" if manifest.held_out(split) and running and train else "-"
         counts = (n["utterances"], left_out[split], n["speakers"], f"{n['hours']:.2f}", running, len(words))
         rows.append(
             [split, *(c if isinstance(c, str) else f"{c:,}" for c in counts), oov]
@@ -36,9 +35,9 @@ def corpus_rows(ledger: Ledger, left_out: dict[str, int]) -> list[list[str]]:
 
 
 def overlaps(found: dict, pairs: tuple, allowed: list[str]) -> list[list[str]]:
-    """A header and a row for each kind of thing that splits may share, a column for each pair of them."""
-    header = ["shared by", *(f"{a}-{b}" for a, b in pairs)]
-    return [header, *([kind, *(audit.cell(found, kind, pair, allowed) for pair in pairs)] for kind in found)]
+    """A header and a row for each pair of splits, a column for each kind of thing that they may share."""
+    rows = [[f"{a}-{b}", *(audit.cell(found, kind, (a, b), allowed) for kind in found)] for a, b in pairs]
+    return [["shared by", *found], *rows]
 
 
 def render(*tables: list[list[str]]) -> str:

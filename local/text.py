@@ -5,11 +5,6 @@ from local.errors import InputError
 from local.manifest import Utterance
 
 
-def upper_case(text: str) -> str:
-    """`text` in upper case, with single spaces between its words: how the corpora that have words write them."""
-    return " ".join(text.upper().split())
-
-
 def fold(text: str, folding: dict[str, str]) -> str:
     """Each symbol of `text` replaced by what `folding` has for it, or left out if that is empty."""
     return " ".join(folding.get(symbol, symbol) for symbol in text.split() if folding.get(symbol, symbol))

@@ -24,3 +24,8 @@ def normalizer(cfg) -> Callable[[str], str]:
     It looks at settings alone, so the corpus itself need not be there.
     """
     return partial(get_class(cfg.corpus._target_).normalize, cfg.corpus)
+
+
+def upper_case(text: str) -> str:
+    """`text` in upper case, with single spaces between its words: how the corpora that have words normalize it."""
+    return " ".join(text.upper().split())

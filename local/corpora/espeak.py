@@ -21,9 +21,9 @@ from zlib import crc32
 
 import numpy as np
 
+from local.corpora import upper_case
 from local.errors import InputError
 from local.manifest import Utterance
-from local.text import upper_case
 from local.workers import end_with_parent
 
 RATE = 16000  # samples a second of the corpus

@@ -17,10 +17,10 @@ from functools import cached_property
 from pathlib import Path
 
 from local import audio
+from local.corpora import upper_case
 from local.errors import InputError
 from local.manifest import Utterance, rows, twice
 from local.roots import located
-from local.text import upper_case
 
 TABLES = ("utt2spk", "wav.scp", "segments", "text", "spk2gender")
 NEEDED = TABLES[:2]

@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 
 from local import audio
+from local.corpora import upper_case
 from local.errors import InputError
 from local.manifest import Utterance, read_table
 from local.roots import located, utf8
-from local.text import upper_case
 
 # The resource on OpenSLR that has each subset, and the MD5 in that resource's md5sum.txt.
 SUBSETS = {

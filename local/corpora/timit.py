@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 
 from local import audio
+from local.corpora import upper_case
 from local.errors import InputError
 from local.manifest import Utterance
 from local.roots import located, utf8
-from local.text import upper_case
 
 SUFFIXES = {"phones": ".phn", "words": ".wrd"}
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from local import manifest
 from local.errors import InputError
 from local.features import extract
 from local.stage import stage
@@ -16,9 +17,9 @@ def _check(cfg) -> None:
 
 @stage(writes="features", reads=("data",), check=_check, resumes=True)
 def run(cfg, partial) -> None:
-    splits = sorted(p.name for p in Path(cfg.dirs.data).iterdir() if (p / "wav.scp").exists())
+    data = Path(cfg.dirs.data)
     extract(
-        Path(cfg.dirs.data), splits, OmegaConf.to_container(cfg.features.extractor),
+        data, sorted(manifest.splits(data)), OmegaConf.to_container(cfg.features.extractor),
         partial, Path(cfg.dirs.features), cfg.machine.workers, cfg.corpus.get("resample", False),
         tuple(cfg.corpus.allow_overlap), cfg.corpus.on_error == "skip", cfg.features.store,
     )  # fmt: skip

@@ -27,11 +27,13 @@ def run(cfg, partial) -> list[str]:
     directory, cmvn = source(cfg)
     texts = {
         split: manifest.read_archived(Path(cfg.dirs.data) / split, Path(cfg.dirs.features) / split)
-        for split in ("train", "dev", "test")
+        for split in manifest.splits(Path(cfg.dirs.data))
+        if split != "pretrain"
     }
     texts["train"] = subset(texts["train"], cfg.labels.hours, cfg.labels.seed)
     units = [plain(cfg, "units")[key] for key in ("inventory", "folding")]
-    encode_all(texts.pop("test"), *units)  # or its errors could not be avoided
+    for split in [split for split in texts if split not in ("train", "dev")]:
+        encode_all(texts.pop(split), *units)  # or errors of this test set could not be avoided
     labels = {split: encode_all(utterances, *units) for split, utterances in texts.items()}
     ids = {split: [u.id for u in utterances] for split, utterances in texts.items()}
     asked = augmentation.asked(cfg, "recognizer")

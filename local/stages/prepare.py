@@ -8,7 +8,6 @@ from local import audio, audit, manifest, summary
 from local.corpora import normalizer, opened
 from local.errors import InputError
 from local.ledger import Ledger
-from local.manifest import SPLITS
 from local.marker import read_marker, stamp
 from local.stage import stage
 from local.validation import violations
@@ -22,7 +21,17 @@ def _check(cfg) -> None:
     for name in ("min_duration", "max_duration"):
         if not isinstance(cfg.corpus[name], int | float):
             raise InputError(f"corpus.{name}={cfg.corpus[name]}: expected a number of seconds")
-    audit.check_allowed(cfg.corpus.allow_overlap)
+    for split in _splits(cfg):
+        if split not in manifest.SPLITS and not manifest.FURTHER.fullmatch(split):
+            raise InputError(
+                f"corpus.splits.{split}: no split is called so; expected {', '.join(manifest.SPLITS)} "
+                "or a further test set, whose name begins with test, as test_other"
+            )
+    audit.check_allowed(cfg.corpus.allow_overlap, _splits(cfg))
+
+
+def _splits(cfg) -> tuple[str, ...]:
+    return manifest.ordered(cfg.corpus.get("splits", ()))
 
 
 def _audio(cfg, data: Path) -> dict:
@@ -30,34 +39,38 @@ def _audio(cfg, data: Path) -> dict:
     if read_marker(cfg.dirs.audio):
         return {}
     found = hashlib.blake2b(digest_size=16)
-    for split in SPLITS:
+    for split in manifest.splits(data):
         for _, _, path in manifest.rows(data / split / "wav.scp"):
             found.update(f"{path} {stamp(path)}\n".encode())
     return {"audio": found.hexdigest()}
 
 
-def _language_model(cfg) -> None:
-    """The audit of what language models read: none of the data depends on it, so it is no part of what is done."""
+def _beside(cfg) -> None:
+    """What no data depends on, so that it is no part of what is done: which splits are decoded, and the audit of what
+    language models read.
+    """
+    if unknown := [split for split in cfg.decoder.splits if split not in _splits(cfg)]:
+        raise InputError(f"decoder.splits: {unknown[0]} is no split of this corpus; expected {', '.join(_splits(cfg))}")
     if cfg.lm.text is None:
         return
     found = audit.shared_with_text(Path(cfg.lm.text), Path(cfg.dirs.data), normalizer(cfg))
     if errors := audit.leaks(found, cfg.corpus.allow_overlap):
         raise InputError("\n".join(errors))
-    table = summary.render(summary.overlaps(found, audit.LM_PAIRS, cfg.corpus.allow_overlap))
+    table = summary.render(summary.overlaps(found, audit.lm_pairs(_splits(cfg)), cfg.corpus.allow_overlap))
     log.info("[%s] prepare: %s\n\n%s", cfg.corpus.name, cfg.lm.text, table)
 
 
 # The root is in no name, for names agree across machines; but another root may hold other audio.
 @stage(
     writes="data", reads=("audio",), extra=lambda cfg: {"root": cfg.corpus.root},
-    check=_check, after=_language_model, watched=_audio,
+    check=_check, after=_beside, watched=_audio,
 )  # fmt: skip
 def run(cfg, partial) -> list[str]:
     corpus = opened(cfg)
     skip, allowed = cfg.corpus.on_error == "skip", cfg.corpus.allow_overlap
     errors, left_out = [], {}
-    with Ledger(partial / "ledger.sqlite") as ledger:
-        for split in SPLITS:
+    with Ledger(partial / "ledger.sqlite", _splits(cfg)) as ledger:
+        for split in _splits(cfg):
             bad, fatal = _fill(ledger, split, corpus, cfg.corpus.min_duration, cfg.corpus.max_duration)
             left_out[split] = bad
             if next(ledger.rows(split), None) is None and not fatal:
@@ -74,7 +87,7 @@ def run(cfg, partial) -> list[str]:
         if errors:
             raise InputError("\n".join(errors))
         rows = summary.corpus_rows(ledger, {split: len(bad) for split, bad in left_out.items()})
-    text = summary.render(rows, summary.overlaps(overlaps, audit.PAIRS, allowed))
+    text = summary.render(rows, summary.overlaps(overlaps, audit.pairs(_splits(cfg)), allowed))
     (partial / "summary.txt").write_text(text, encoding="utf-8")
     log.info("[%s] prepare: what there is\n\n%s", cfg.corpus.name, text)
     for split, bad in left_out.items():

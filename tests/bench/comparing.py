@@ -4,6 +4,7 @@ python -m tests.bench.comparing TEXT      # sentences, plain or .gz; sclite from
 """
 
 import gzip
+import os
 import random
 import resource
 import subprocess
@@ -36,9 +37,9 @@ def heard(words: list[str], vocabulary: list[str], rng: random.Random) -> list[s
 
 def timed(name: str, work) -> None:
     """Do it and say how long it took."""
-    start = time.monotonic()
+    start, busy = time.monotonic(), sum(os.times()[:4])
     work()
-    print(f"{name}: {time.monotonic() - start:.1f} s", flush=True)
+    print(f"{name}: {time.monotonic() - start:.1f} s, {sum(os.times()[:4]) - busy:.1f} s of processors", flush=True)
 
 
 def main(path: Path) -> None:
