@@ -64,18 +64,18 @@ def _has_key() -> bool:
 
 
 def log_report(cfg: DictConfig, out: Path, entries: list[dict]) -> None:
-    """The comparison table, what bottlenecks hold, and the pictures as a W&B run; nothing for other loggers."""
+    """What the report in `out` says, as a W&B run: tables and pictures, no audio or text; nothing for other loggers."""
     if cfg.logger.name != "wandb":
         return
     import wandb
 
     keys = ("arm", "frontend", "signature", "wer", "cer", "parameters", "updates", "device_seconds")
     rows = [
-        [e["label_hours"], e["split"], e["decoder"], len(a["seeds"]), *(a[key] for key in keys)]
+        [e["label_hours"], e["split"], e["decoder"], len(a["seeds"]), *(a[key] for key in keys), *a["ci"]]
         for e in entries
         for a in e["arms"]
     ]
-    table = wandb.Table(["label_hours", "split", "decoder", "seeds", *keys], rows)
+    table = wandb.Table(["label_hours", "split", "decoder", "seeds", *keys, "low", "high"], rows)
     rows = [
         [e["label_hours"], a["arm"], a["signature"], key, value]
         for e in entries
@@ -84,6 +84,13 @@ def log_report(cfg: DictConfig, out: Path, entries: list[dict]) -> None:
         if isinstance(value, float)
     ]
     held = wandb.Table(["label_hours", "arm", "signature", "measure", "value"], rows)
+    keys = ("arm", "signature", "baseline", "baseline_signature", "delta", "relative", "detectable", "p", "p_holm")
+    rows = [
+        [e["label_hours"], e["split"], e["decoder"], *(c[key] for key in keys), *c["ci"]]
+        for e in entries
+        for c in e["comparisons"]
+    ]
+    differences = wandb.Table(["label_hours", "split", "decoder", *keys, "low", "high"], rows)
     pictures = {path.stem: wandb.Image(str(path)) for path in sorted(out.glob("*.png"))}
     with opened(cfg, out, "report") as logger:
-        logger.experiment.log({"comparison": table, "bottleneck": held, **pictures})
+        logger.experiment.log({"comparison": table, "differences": differences, "bottleneck": held, **pictures})

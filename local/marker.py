@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 # They tell times, a name drawn anew, or what something is worth: no later stage's work follows from them.
-TIMED = ("history.json", "summary.json", "metrics.csv", "wandb_id", "results.json", "RESULTS.md")
+TIMED = ("history.json", "summary.json", "metrics.csv", "wandb_id", "results.json", "RESULTS.md", "index.html")
 TIMED += ("quality.json", "reconstruction.png")
 
 

@@ -1,36 +1,95 @@
-"""The pictures of a report, as PNG files; the same content gives the same bytes."""
+"""The pictures of a report: PNG for people and W&B, SVG for the page; the same content gives the same bytes."""
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
+from local.tables import names
+
 AXES = {"labeled_hours": "labels", "unlabeled_hours": "unlabeled"}  # what a plot is over, and whose settings say that
 SERIES = ("corpus", "split", "decoder", "rate")  # what the lines of one picture have in common
+KINDS = {"sub": "substituted", "del": "deleted", "ins": "inserted"}
+HEIGHT, LINE = 4, 0.18  # inches, of a picture without a legend, and of a line of text
+SIDE, BELOW = 36, 75  # characters in a line beside the axes, and below them
+NAMED = 40  # bars at most that have their names below them
+BARE = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # of the metadata that matplotlib would write
 
 
-def _figure(draw: Callable, path: Path, **labels: str) -> None:
-    """Let `draw` fill the axes of a picture at `path`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only the report plots
+def _figure(draw: Callable, path: Path, height: float = HEIGHT, **labels: str) -> None:
+    """Let `draw` fill the axes of a picture at `path`, a PNG, beside which the SVG is put."""
+    from matplotlib import rc_context  # slow to import, and only the report plots
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = FigureCanvasAgg(figure).figure.add_subplot()
-    draw(axes)
-    axes.set(**labels)
-    axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
-    figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem, "text.parse_math": False}):
+        figure = Figure(figsize=(6, height), layout="constrained")
+        axes = FigureCanvasAgg(figure).figure.add_subplot()
+        draw(axes)
+        axes.set(**labels)
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+        handles, named = axes.get_legend_handles_labels()
+        if named:
+            columns = 3 if max(map(len, named)) < BELOW / 4 else 1
+            named = [textwrap.fill(name, BELOW) for name in named]
+            figure.legend(handles, named, loc="outside lower center", ncols=columns, fontsize="small", frameon=False)
+            figure.set_figheight(height + LINE * "\n".join(named).count("\n") / columns)
+        figure.savefig(path, format="png", dpi=160, metadata={"Software": None})
+        about = BARE | {"Title": labels.get("title") or labels["ylabel"]}
+        figure.savefig(path.with_suffix(".svg"), format="svg", transparent=True, metadata=about)
 
 
-def plot_curves(curves: dict[str, list[tuple[int, float]]], rate: str, path: Path) -> None:
-    """The validation `rate` in percent against updates, a line a cell, as a PNG at `path`."""
+def plot_curves(curves: dict[str, list[list[tuple[int, float]]]], rate: str, about: str, path: Path) -> None:
+    """The validation `rate` in percent against updates: of each row, by name, a line a seed."""
 
     def draw(axes) -> None:
-        for name, points in sorted(curves.items()):
-            updates, wers = zip(*points, strict=True) if points else ((), ())
-            axes.plot(updates, wers, marker=".", label=name)
+        for number, (name, seeds) in enumerate(curves.items()):
+            for i, points in enumerate(seeds):
+                updates, wers = zip(*points, strict=True) if points else ((), ())
+                label = name if i == 0 else None
+                axes.plot(updates, wers, marker=".", linewidth=1, label=label, color=f"C{number % 10}")
 
-    _figure(draw, path, xlabel="updates", ylabel=f"validation {rate} (%)")
+    _figure(draw, path, xlabel="updates", ylabel=f"validation {rate} (%)", title=f"{about}, a line a seed")
+
+
+def plot_errors(entry: dict, path: Path) -> None:
+    """The kinds of errors of each row of an entry of results.json, means over seeds, in percent of the reference."""
+    named, words = names(entry), entry["reference"]["words"]
+    labels = [textwrap.fill(named[row["arm"], row["signature"]], SIDE) for row in entry["arms"]]
+
+    def draw(axes) -> None:
+        left = np.zeros(len(entry["arms"]))
+        places = np.arange(len(labels))
+        for number, (kind, name) in enumerate(KINDS.items()):
+            counts = [np.mean([seed["errors"][kind] for seed in row["seeds"]]) for row in entry["arms"]]
+            share = 100 * np.array(counts) / words
+            axes.barh(places, share, left=left, label=name, color=f"C{number}")
+            left += share
+        for place, total in zip(places, left, strict=True):
+            axes.text(total, place, f" {total:.2f}", va="center")
+        axes.set_yticks(places, labels, fontsize="small")
+        axes.invert_yaxis()
+        axes.margins(x=0.12, y=0.01)
+
+    height = max(HEIGHT, LINE * len("\n".join(labels).split("\n")) + LINE * len(labels))
+    _figure(draw, path, height, xlabel=f"{entry['rate']} (%)", title="errors by kind, means over seeds")
+
+
+def plot_differences(bars: list[tuple[str, float]], path: Path, **labels: str) -> None:
+    """A bar for each name and difference, in their order; many names are left out."""
+
+    def draw(axes) -> None:
+        deltas = [delta for _, delta in bars]
+        axes.bar(range(len(bars)), deltas, color=["C0" if delta < 0 else "C1" for delta in deltas])
+        axes.axhline(0, color="black", linewidth=0.8)
+        few = len(bars) <= NAMED
+        axes.set_xticks(range(len(bars)) if few else [], [name for name, _ in bars] if few else [])
+        axes.tick_params("x", rotation=90 if len(bars) > 8 else 0, length=0)
+        axes.margins(x=0.02)
+
+    _figure(draw, path, **labels)
 
 
 def lines(found: list[dict], over: str) -> dict[tuple, dict[str, list[dict]]]:

@@ -171,10 +171,14 @@ def _read(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
 
 
-def read_counts(directory: Path) -> Scores:
-    """The counts by speaker that `write_scores` left in `directory`. Raises InputError if they are not there."""
-    rows = [line.split() for line in _read(Path(directory) / "per_spk")[1:]]
-    utterances, *table = np.array([[int(row[i]) for i in (1, 2, 3, 4, 5, 7, 8, 9, 10)] for row in rows]).T
+def read_counts(directory: Path, by: str = "per_spk") -> Scores:
+    """The counts by speaker, or those of `per_group`, that `write_scores` left in `directory`.
+
+    Raises InputError if they are not there.
+    """
+    rows = [line.split() for line in _read(Path(directory) / by)[1:]]
+    numbers = [[int(row[i]) for i in (1, 2, 3, 4, 5, 7, 8, 9, 10)] for row in rows]
+    utterances, *table = np.array(numbers, int).reshape(-1, 9).T
 
     def counts(length, sub, del_, ins) -> Counts:
         return Counts(sub, del_, ins, length)
@@ -191,6 +195,12 @@ def read_alignments(directory: Path) -> list[Alignment]:
         heard = [word for word, op in zip(hypothesis, ops, strict=True) if op != "D"]
         found.append(Alignment(key, said, heard, "".join(ops)))
     return found
+
+
+def read_confusions(directory: Path) -> Counter[tuple[str, str]]:
+    """How often each pair of unlike words is confused. Raises InputError if that is not there."""
+    lines = (line.split() for line in _read(Path(directory) / "confusions"))
+    return Counter({(reference, hypothesis): int(count) for count, reference, hypothesis in lines})
 
 
 def read_worst(directory: Path) -> list[str]:

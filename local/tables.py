@@ -58,13 +58,19 @@ def _p(value: float | None) -> str:
     return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _title(entry: dict) -> str:
+def budget(entry: dict) -> str:
+    """How much is labeled."""
     hours = entry["label_hours"]
-    budget = "all" if hours is None else f"{60 * hours:.0f} min of" if hours < 0.5 else f"{hours:g} h of"
+    amount = "all" if hours is None else f"{60 * hours:.0f} min of" if hours < 0.5 else f"{hours:g} h of"
     drawn = " drawn anew for each seed" if hours is not None and entry.get("label_subset", 0) is None else ""
+    return f"{amount} labels{drawn}"
+
+
+def title(entry: dict) -> str:
+    """What was scored, after training on what."""
     what = "words" if entry["rate"] == "WER" else "phones"
     reference = f"{entry['reference']['utterances']:,} utterances, {entry['reference']['words']:,} {what}"
-    return f"{entry['corpus']}, {budget} labels{drawn}, {entry['split']} ({reference}), decoder {entry['decoder']}"
+    return f"{entry['corpus']}, {budget(entry)}, {entry['split']} ({reference}), decoder {entry['decoder']}"
 
 
 def names(entry: dict) -> dict[tuple[str, str], str]:
@@ -77,6 +83,12 @@ def names(entry: dict) -> dict[tuple[str, str], str]:
             more.append(row["settings"] or row["signature"])
         named[row["arm"], row["signature"]] = row["arm"] + (f" ({', '.join(more)})" if more else "")
     return named
+
+
+def pair(entry: dict, c: dict) -> tuple[str, str]:
+    """The names of a comparison's arm and baseline."""
+    named = names(entry)
+    return named[c["arm"], c["signature"]], named[c["baseline"], c["baseline_signature"]]
 
 
 def _arm_rows(entry: dict) -> list[list[str]]:
@@ -173,7 +185,8 @@ def verdict(c: dict, named: dict[tuple[str, str], str], rate: str) -> str:
     return f"{arm} against {baseline}: cannot tell: {c['delta']:+.2f} points, {reason}; {evidence}."
 
 
-def _verdicts(entry: dict) -> list[str]:
+def verdicts(entry: dict) -> list[str]:
+    """A sentence for each comparison of a pretrained arm."""
     named = names(entry)
     return [verdict(c, named, entry["rate"]) for c in entry["comparisons"] if c["arm"] not in BASELINES]
 
@@ -186,7 +199,7 @@ def comparisons(entry: dict, beside: str = BESIDE) -> list[Section]:
     return [*found, Section(beside, BESIDE_HEADER, _beside_rows(entry))]
 
 
-def _sections(entry: dict) -> list[Section]:
+def sections(entry: dict) -> list[Section]:
     """The tables of an entry, in their order."""
     found = [Section("", _arm_header(entry), _arm_rows(entry))]
     if entry["comparisons"]:
@@ -207,11 +220,11 @@ def render_markdown(found: list[dict]) -> str:
     """RESULTS.md: for each entry its arms, its comparisons and a verdict for each pretrained arm."""
     lines = ["# Results", ""]
     for entry in found:
-        lines += [f"## {_title(entry)}", ""]
-        for section in _sections(entry):
+        lines += [f"## {title(entry)}", ""]
+        for section in sections(entry):
             lines += _markdown_table(section)
-        verdicts = _verdicts(entry)
-        lines += [f"- {verdict}" for verdict in verdicts] + [""] * bool(verdicts)
+        said = verdicts(entry)
+        lines += [f"- {sentence}" for sentence in said] + [""] * bool(said)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -233,9 +246,9 @@ def print_table(found: list[dict], console: Console) -> None:
     """What `render_markdown` says, on a terminal; rich leaves out color where there is none."""
     width = min(WIDTH, console.width)
     for entry in found:
-        console.print(Text(_title(entry), style="bold"), width=width)
-        for section in _sections(entry):
+        console.print(Text(title(entry), style="bold"), width=width)
+        for section in sections(entry):
             print_section(section, console, width)
-        for sentence in _verdicts(entry):
+        for sentence in verdicts(entry):
             console.print(Text(sentence), width=width)
         console.print()

@@ -290,9 +290,11 @@ def test_the_terminal_gets_at_most_100_columns_and_a_file_no_color(tmp_path):
             assert "masked lowers the WER by 4.00 points" in " ".join(out.getvalue().split())
 
 
-def test_curves_are_drawn_to_the_same_bytes(tmp_path):
-    curves = {"none": [(100, 80.0), (200, 60.0)], "masked": [(100, 70.0), (200, 50.0)]}
-    for name in ("a.png", "b.png"):
-        plot_curves(curves, "WER", tmp_path / name)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+def test_pictures_are_drawn_to_the_same_bytes(tmp_path):
+    curves = {"none": [[(100, 80.0), (200, 60.0)]], "masked": [[(100, 70.0), (200, 50.0)], [(100, 71.0), (200, 52.0)]]}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        plot_curves(curves, "WER", "all labels", tmp_path / name / "curves.png")
+    for name, start in (("curves.png", b"\x89PNG"), ("curves.svg", b"<?xml")):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        assert (tmp_path / "a" / name).read_bytes().startswith(start)

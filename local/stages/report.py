@@ -1,4 +1,4 @@
-"""Stage 8: the comparison of a sweep's cells, as RESULTS.md, results.json, pictures and a table."""
+"""Stage 8: the comparison of a sweep's cells, as a page, RESULTS.md, results.json, pictures and a table."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from local.errors import InputError
 from local.manifest import rows
-from local.marker import digest, read_json, read_marker
+from local.marker import commit, digest, read_json, read_marker
 from local.stage import require, stage
 
 log = logging.getLogger(__name__)
@@ -91,13 +91,62 @@ def _show(cfg) -> None:
         published.mkdir(parents=True, exist_ok=True)
         for path in (out / "RESULTS.md", out / "results.json", *out.glob("*_hours-*.png")):
             shutil.copyfile(path, published / path.name)
-    log.info("report: %s", out / "RESULTS.md")
+    log.info("report: %s and %s", out / "index.html", out / "RESULTS.md")
+
+
+def _draw(cells: list[dict], found: list[dict], scores: list, partial: Path) -> None:
+    """The pictures: of the whole sweep, of each entry, and of each comparison of a pretrained arm."""
+    from local import differences, plots
+
+    for over in plots.AXES:
+        plots.plot_hours(found, over, partial)
+    trained, drawn = {cell["dirs"]["score"]: cell["dirs"]["finetune"] for cell in cells}, []
+    for number, entry in enumerate(found, 1):
+        rows = differences.rows(entry, scores)
+        made = [[trained[str(cell.score_dir.parent)] for cell in row] for row in rows.values()]
+        if made not in drawn:  # entries of several decoders or splits have trainings in common
+            drawn.append(made)
+            _draw_curves(entry, dict(zip(rows, made, strict=True)), partial / f"curves-{number}.png")
+        plots.plot_errors(entry, partial / f"errors-{number}.png")
+        for i, c in enumerate(differences.contrasts(entry), 1):
+            _draw_differences(entry, c, rows, f"{number}-{i}", partial)
+    for cell in cells:
+        held = cell["dirs"]["bottleneck"]
+        copy = partial / f"reconstruction-{cell['arm']}-{cell['front_end']}.png"  # of the first seed
+        if held and (picture := Path(held) / "reconstruction.png").exists() and not copy.exists():
+            shutil.copyfile(picture, copy)
+
+
+def _draw_curves(entry: dict, made: dict[tuple, list[str]], path: Path) -> None:
+    """The curves of an entry's trainings, whose directories are `made`, by row."""
+    from local import plots, tables
+
+    named, curves = tables.names(entry), {}
+    for key, directories in made.items():
+        histories = (_json(directory, "history.json") for directory in directories)
+        curves[named[key]] = [[(point["step"], point["val_wer"]) for point in history] for history in histories]
+    plots.plot_curves(curves, entry["rate"], tables.budget(entry), path)
+
+
+def _draw_differences(entry: dict, c: dict, rows: dict[tuple, list], number: str, partial: Path) -> None:
+    """The pictures of a comparison: its difference by speaker, and by gender and duration."""
+    from local import differences, plots, tables
+
+    both, said = differences.sides(c, rows), " minus ".join(tables.pair(entry, c))
+    speakers = [(name, d) for name, _, d in sorted(differences.by("per_spk", *both), key=lambda bar: bar[2])]
+    groups = [(f"{name.partition('=')[2]}\n{n:,}", d) for name, n, d in differences.by("per_group", *both)]
+    for what, bars, below in (
+        ("speakers", speakers, f"{len(speakers)} speakers"),
+        ("groups", groups, "gender and duration, with the length of the reference"),
+    ):
+        if bars:
+            labels = {"title": said, "xlabel": below, "ylabel": f"{entry['rate']}, points"}
+            plots.plot_differences(bars, partial / f"{what}-{number}.png", **labels)
 
 
 @stage(writes="report", extra=_scores, after=_show)
 def run(cfg, partial) -> None:
-    from local import logger
-    from local.plots import AXES, plot_curves, plot_hours
+    from local import logger, page
     from local.results import entries
     from local.tables import render_markdown
 
@@ -106,19 +155,11 @@ def run(cfg, partial) -> None:
     commits = {str(marker["commit"]) for directory in made if directory and (marker := read_marker(directory))}
     if len(commits) > 1:
         log.warning("results of different commits are compared: %s", ", ".join(sorted(commits)))
-    found = entries(scored(cells))
+    scores = scored(cells)
+    found = entries(scores)
     (partial / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (partial / "RESULTS.md").write_text(render_markdown(found), encoding="utf-8")
-    for over in AXES:
-        plot_hours(found, over, partial)
-    curves = {}
-    for cell in cells:
-        history = _json(cell["dirs"]["finetune"], "history.json")
-        name = f"{cell['arm']} {cell['signature']} seed {cell['seed']}"
-        curves[name] = [(row["step"], row["val_wer"]) for row in history]
-        held = cell["dirs"]["bottleneck"]
-        copy = partial / f"reconstruction-{cell['arm']}-{cell['front_end']}.png"  # of the first seed
-        if held and (picture := Path(held) / "reconstruction.png").exists() and not copy.exists():
-            shutil.copyfile(picture, copy)
-    plot_curves(curves, cells[0]["rate"], partial / "curves.png")
+    _draw(cells, found, scores, partial)
+    html = page.render(found, scores, cells, partial, commit())
+    (partial / "index.html").write_text(html, encoding="utf-8")
     logger.log_report(cfg, partial, found)
