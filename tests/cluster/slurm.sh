@@ -47,7 +47,8 @@ job_pid() { scontrol listpids "$1" | awk 'NR == 2 { print $1 }'; }
   mkdir basic && cd basic && export PYTHONPATH=$work
   python -m local.run -m stage=0 stop_stage=7 hydra/launcher=basic "${small[@]}" &&
     python -m local.run -m stage=8 stop_stage=8 hydra/launcher=basic "${small[@]}"
-) >basic.out 2>&1 || fail "the basic launcher"
+) >basic.out 2>&1 &
+basic=$!
 start() { # OUTPUT ARGUMENT...: the driver, in a process group of its own
   setsid ./run.sh "${slurm[@]}" "${small[@]}" "${@:2}" >"$1" 2>&1 &
   driver=$!
@@ -58,6 +59,7 @@ until_seen 'none seed=1] finetune decode score: job .* running' whole.out
 training 'exp/espeak/*/none-*.partial/checkpoints/last.ckpt'
 kill -9 "$(job_pid "$(squeue --noheader --format='%i %j' | awk '/score-none/ { print $1 }')")"
 finished "a training killed"
+wait "$basic" || fail "the basic launcher"
 grep -q 'none seed=1.*cut short (FAILED, signal 9)' whole.out || fail "the kill was not noticed"
 python - <<'PYTHON' || fail "the files differ from those of the basic launcher"
 from pathlib import Path
@@ -68,3 +70,49 @@ print(f"whole recipe on SLURM, one training killed with SIGKILL: {len(basic)} fi
 exit(bool(unlike) or "espeak/report/results.json" not in basic)
 PYTHON
 [ "${1:-}" != --short ] || exit 0
+
+# A time limit: the training, stopped so that it reaches the limit on any machine, goes on in a second job.
+start limit.out --stage 5 --stop-stage 7 arm=none seed=2 hydra.launcher.sbatch.time=1
+training 'exp/espeak/*/none-*.partial/checkpoints/last.ckpt'
+kill -STOP "$(job_pid "$(squeue --noheader --format=%i)")"
+finished "a time limit"
+grep -q 'seed=2.*cut short (TIMEOUT)' limit.out || fail "the time limit was not noticed"
+mapfile -t logs < <(ls -v exp/slurm/score-none-seed-2-*.log)
+[ "${#logs[@]}" = 2 ] || fail "not two jobs: ${logs[*]}"
+grep -q ' 5/40 ' "${logs[0]}" || fail "the first job did not train"
+! grep -q ' 5/40 ' "${logs[1]}" || fail "the second job began again"
+echo "a time limit: a second job went on from the last checkpoint"
+
+# A drained node: what runs goes on, what waits says why, and runs once the node is resumed.
+start drain.out --stage 5 --stop-stage 7 arm=none seed=3,4 hydra.launcher.sbatch.cpus_per_task=2
+until_seen 'job .* running' drain.out
+scontrol update nodename="$(hostname -s)" state=drain reason=test
+until_seen 'job .* pending (.*DRAINED' drain.out
+until_seen 'score: done' drain.out
+scontrol update nodename="$(hostname -s)" state=resume
+finished "a node drained"
+[ "$(grep -c 'score: done' drain.out)" = 2 ] || fail "not both cells are done"
+echo "a node drained and resumed: one job went on, the other one waited and said why"
+
+# A driver killed: the next one finds what runs.
+start first.out --stage 5 --stop-stage 7 arm=none seed=5,6
+training 'exp/espeak/*/none-*.partial/checkpoints/last.ckpt'
+kill -9 -- "-$driver"
+start second.out --stage 5 --stop-stage 7 arm=none seed=5,6
+finished "a driver killed"
+! grep -q submitted second.out || fail "the second driver submitted a job again"
+[ "$(compgen -G 'exp/slurm/score-none-seed-[56]-*.log' | wc -l)" = 2 ] || fail "not two jobs"
+[ "$(grep -c 'score: done' second.out)" = 2 ] || fail "not both cells are done"
+echo "a driver killed with SIGKILL: the next one found its two jobs and submitted none"
+
+# What users get wrong is one line.
+refused() { # PATTERN ARGUMENT...
+  ! ./run.sh "${slurm[@]}" "${small[@]}" --stage 5 arm=none seed=7 "${@:2}" >refused.out 2>refused.err || fail "not refused: $1"
+  { [ "$(wc -l <refused.err)" = 1 ] && grep -q "^error: .*$1" refused.err; } || fail "$1: $(cat refused.err)"
+  cat refused.err
+}
+refused 'Invalid partition name specified; .*partitions: main' hydra.launcher.sbatch.partition=gpus
+refused 'Invalid generic resource .gres. specification' hydra.launcher.sbatch.gres=gpu:1
+refused "unknown setting 'hydra.launcher.sbatch.partion'; the nearest is" hydra.launcher.sbatch.partion=main
+kill "$controller" && wait "$controller" || true
+refused 'Unable to contact slurm controller'
