@@ -40,7 +40,7 @@ class Job:
         made = [str(Path.cwd()), *(f"{name} {cfg.dirs[stage_named(name).writes]}" for name in self.stages)]
         digest = hashlib.sha256("\n".join(made).encode()).hexdigest()[:8]
         self.name = f"{self.stages[-1]}-{re.sub(r'[^A-Za-z0-9_.]+', '-', cell)}-{digest}"
-        self.kills = self.cuts = 0  # how often it was killed, and had to make room
+        self.kills = self.cuts = 0  # how often it was killed, and had to end before it was done
         self.id = ""  # of its job in the queue
 
     def queued(self, number: str) -> None:

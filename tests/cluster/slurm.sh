@@ -105,14 +105,32 @@ finished "a driver killed"
 [ "$(grep -c 'score: done' second.out)" = 2 ] || fail "not both cells are done"
 echo "a driver killed with SIGKILL: the next one found its two jobs and submitted none"
 
-# What users get wrong is one line.
+# A controller that restarts while a job runs.
+start restart.out --stage 5 --stop-stage 7 arm=none seed=7
+training 'exp/espeak/*/none-*.partial/checkpoints/last.ckpt'
+stop_controller
+until_seen 'Unable to contact slurm controller .*; trying again' restart.out
+start_controller
+finished "a controller restarted"
+[ "$(compgen -G 'exp/slurm/score-none-seed-7-*.log' | wc -l)" = 1 ] || fail "not one job"
+echo "a controller restarted: the driver waited for it, and for its job"
+
+# What users get wrong is one line, and so is a cell that fails.
 refused() { # PATTERN ARGUMENT...
-  ! ./run.sh "${slurm[@]}" "${small[@]}" --stage 5 arm=none seed=7 "${@:2}" >refused.out 2>refused.err || fail "not refused: $1"
+  ! ${run:-./run.sh} "${slurm[@]}" "${small[@]}" --stage 5 arm=none seed=8 "${@:2}" >refused.out 2>refused.err || fail "not refused: $1"
   { [ "$(wc -l <refused.err)" = 1 ] && grep -q "^error: .*$1" refused.err; } || fail "$1: $(cat refused.err)"
   cat refused.err
 }
 refused 'Invalid partition name specified; .*partitions: main' hydra.launcher.sbatch.partition=gpus
 refused 'Invalid generic resource .gres. specification' hydra.launcher.sbatch.gres=gpu:1
 refused "unknown setting 'hydra.launcher.sbatch.partion'; the nearest is" hydra.launcher.sbatch.partion=main
-kill "$controller" && wait "$controller" || true
+refused 'none seed=8.*9 h asked for, but there are 0.0' labels.hours=9
+refused 'none seed=8.*cut short 2 times, at last FAILED, signal 9' hydra.launcher.retries=1 "hydra.launcher.before=['kill -9 \$\$']"
+refused 'none seed=8.*was canceled' "hydra.launcher.before=['scancel \$SLURM_JOB_ID; sleep 60']"
+refused 'could not write exp/slurm/.* on its node' +hydra.launcher.sbatch.output=/nowhere/log
+read_only() { # ARGUMENT...: the driver, for which exp/ is read-only
+  unshare --mount bash -c 'mount --bind exp exp && mount -o remount,ro,bind exp && exec ./run.sh "$@"' - "$@"
+}
+run=read_only refused 'exp/log/run.log: Read-only file system; make it writable'
+stop_controller
 refused 'Unable to contact slurm controller'

@@ -53,9 +53,13 @@ start_controller() {
   controller=$!
 }
 
+stop_controller() {
+  kill "$controller" 2>/dev/null && wait "$controller" || true
+}
+
 stop_cluster() {
   scancel --user=root 2>/dev/null || true
   sleep 1
-  kill "${controller:-}" "${daemons[@]}" 2>/dev/null || true
-  wait "${controller:-}" "${daemons[@]}" 2>/dev/null || true
+  stop_controller
+  kill "${daemons[@]}" 2>/dev/null && wait "${daemons[@]}" || true
 }
