@@ -71,7 +71,9 @@ class Cells(Sweeper):
         )
         try:
             returns = launcher.launch(jobs, initial_job_idx=0)
-        except BrokenExecutor:
+        except RuntimeError as error:
+            if not isinstance(error, BrokenExecutor) and type(error).__name__ != "UncompletedJobError":  # submitit's
+                raise
             sys.exit("error: a process of this run was killed, often for want of memory; run again, with fewer jobs")
         except InputError as error:  # of a cluster's launcher
             sys.exit(f"error: {error}")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 
@@ -96,7 +96,6 @@ class Slurm(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run each cell as a job; a cell whose stages have nothing to do but to say so needs none."""
-        setup_globals()
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
         jobs = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
