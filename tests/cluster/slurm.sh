@@ -8,14 +8,14 @@ cd "$(dirname "$0")/../.."
 { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || die "$0 needs root on Debian or Ubuntu, for slurm-wlm and munge"
 case ${1:-} in '' | --short) ;; *) die "unknown option $1; the only one is --short" ;; esac
 use_environment requirements.txt
-if ! command -v slurmctld munged >/dev/null; then
+if ! { command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null; then
   apt-get update -qq || true
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null ||
     die "apt-get install slurm-wlm munge failed"
 fi
 
 work=$(mktemp -d)
-trap 'stop_cluster; cd /; rm -rf "$work"' EXIT
+trap 'kill -9 ${basic:-} ${driver:+-$driver} 2>/dev/null || true; stop_cluster; cd /; rm -rf "$work"' EXIT
 start_cluster "$work/cluster"
 cp -r run.sh path.sh requirements.txt conf local lightning_modules recipes tests "$work"
 cd "$work"
@@ -50,7 +50,7 @@ job_pid() { scontrol listpids "$1" | awk 'NR == 2 { print $1 }'; }
 ) >basic.out 2>&1 &
 basic=$!
 start() { # OUTPUT ARGUMENT...: the driver, in a process group of its own
-  setsid ./run.sh "${slurm[@]}" "${small[@]}" "${@:2}" >"$1" 2>&1 &
+  setsid timeout 1200 ./run.sh "${slurm[@]}" "${small[@]}" "${@:2}" >"$1" 2>&1 &
   driver=$!
 }
 finished() { wait "$driver" || fail "$1: the driver ended with status $?"; }
