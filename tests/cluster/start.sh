@@ -59,7 +59,10 @@ stop_controller() {
 
 stop_cluster() {
   scancel --user=root 2>/dev/null || true
-  sleep 1
+  for _ in {1..50}; do # a job that ends needs its daemons
+    [ -n "$(squeue --noheader 2>/dev/null)" ] || break
+    sleep 0.2
+  done
   stop_controller
   kill "${daemons[@]}" 2>/dev/null && wait "${daemons[@]}" || true
 }
