@@ -9,6 +9,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from lightning_modules import checkpoint
 from lightning_modules.augmentation import Audio, AudioBatcher
@@ -23,6 +24,7 @@ from local.errors import InputError
 warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 log = logging.getLogger(__name__)
+warnings.filterwarnings("ignore", message="The `srun` command is available")
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 
 
@@ -103,9 +105,10 @@ def _trained(module: Training, train, dev, out: Path, title: str, logger, settin
         checkpoints, filename="best", monitor=module.monitor, save_last=True,
         save_on_train_epoch_end=True, enable_version_counter=False,
     )  # fmt: skip
+    plugins = [checkpoint.WholeFiles(), LightningEnvironment()]  # one process, also where SLURM's variables are set
     engine = pl.Trainer(
         max_steps=module.updates, max_epochs=-1, reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0,
-        callbacks=[*averaging, history, keep], plugins=[checkpoint.WholeFiles()], logger=logger or False,
+        callbacks=[*averaging, history, keep], plugins=plugins, logger=logger or False,
         precision=module.precision_name, gradient_clip_val=5.0, accumulate_grad_batches=parts,
         enable_progress_bar=False, enable_model_summary=False, devices=1, **settings,
     )  # fmt: skip

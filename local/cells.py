@@ -64,15 +64,19 @@ class Cells(Sweeper):
         if not jobs:
             return []
         config = copy.deepcopy(self.config)
-        if "n_jobs" in config.hydra.launcher:  # one job needs no second process
-            config.hydra.launcher.n_jobs = min(config.hydra.launcher.n_jobs, len(jobs))
+        if asked := config.hydra.launcher.get("n_jobs"):  # joblib's; one job needs no second process
+            config.hydra.launcher.n_jobs = min(asked if asked > 0 else config.machine.jobs, len(jobs))
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=config
         )
         try:
             returns = launcher.launch(jobs, initial_job_idx=0)
-        except BrokenExecutor:
+        except RuntimeError as error:
+            if not isinstance(error, BrokenExecutor) and type(error).__name__ != "UncompletedJobError":  # submitit's
+                raise
             sys.exit("error: a process of this run was killed, often for want of memory; run again, with fewer jobs")
+        except InputError as error:  # of a cluster's launcher
+            sys.exit(f"error: {error}")
         failed = [r for r in returns if r.status != JobStatus.COMPLETED]
         for message in dict.fromkeys(f"error: {r._return_value}" for r in failed):
             print(message, file=sys.stderr)

@@ -13,7 +13,9 @@ import re
 from pathlib import Path
 
 import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import Container, DictConfig, OmegaConf
@@ -127,7 +129,13 @@ def check_overrides(overrides: list[str]) -> None:
             OverridesParser.create().parse_override(override)
         except HydraException as error:
             raise InputError(f"{override!r} cannot be read: {str(error).splitlines()[0]}") from None
-        if key.startswith(("+", "~", "hydra")):
+        if key == "hydra/launcher":
+            Plugins.instance()  # which is how the installed ones come into the store
+            there = [*groups[key], *(name.removesuffix(".yaml") for name in ConfigStore.instance().list(key))]
+            if value not in there:
+                more = "submitit_local comes with: pip install hydra-submitit-launcher"
+                raise InputError(f"unknown {key} {value!r}; there are: {', '.join(there)}; {more}")
+        if key.startswith(("+", "~", "hydra")) and not key.startswith("hydra.launcher.sbatch."):
             continue
         key = key.partition("@")[0]  # encoder@recognizer.encoder is an option of encoder
         if key not in keys and key not in groups:

@@ -1,0 +1,34 @@
+"""What the SLURM launcher does where there is no SLURM; tests/cluster/slurm.sh has a cluster."""
+
+import sys
+from pathlib import Path
+
+from tests.conftest import borrow, recipe
+
+SLURM = ("hydra/launcher=slurm", "logger=csv")
+BARE = {"PATH": str(Path(sys.executable).parent)}  # without sbatch
+
+
+def test_cells_that_are_done_and_dry_runs_need_no_job(tiny):
+    scored = ("stage=5", "stop_stage=7", "arm=none,masked", "seed=1,2", *SLURM)
+    assert recipe(tiny, *scored, **BARE).count("score: done already") == 4
+    dry = recipe(tiny, *scored, "recognizer.updates=5", "dry_run=true", **BARE).splitlines()
+    assert sum(line.startswith("to run 5 finetune") for line in dry) == 4 and len(dry) == 12
+
+
+def test_a_cell_that_needs_a_job_is_refused_in_one_line_without_sbatch(tiny, tmp_path):
+    settings = ("stage=5", "stop_stage=7", "arm=none", "seed=1", *SLURM)
+    output = recipe(borrow(tiny, tmp_path), *settings, status=1, **BARE)
+    assert output == "error: squeue is not on the PATH; run where jobs are submitted, or without hydra/launcher=slurm\n"
+    assert not list(tmp_path.glob("exp/*/*/none-*"))
+
+
+def test_a_launcher_that_is_not_installed_is_refused_in_one_line_that_names_those_that_are(tmp_path):
+    output = recipe(tmp_path, "stop_stage=0", "hydra/launcher=submitit_slurm", status=1)
+    assert output.startswith("error: unknown hydra/launcher 'submitit_slurm'; there are: slurm, ")
+    assert "joblib" in output and len(output.splitlines()) == 1
+
+
+def test_the_cells_of_a_sweep_run_one_after_another_with_the_basic_launcher(tiny):
+    output = recipe(tiny, "stage=5", "stop_stage=7", "arm=none,masked", "seed=1,2", "hydra/launcher=basic")
+    assert output.count("score: done already") == 4
