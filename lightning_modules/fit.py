@@ -20,8 +20,8 @@ from lightning_modules.training import Training
 from local.archive import Frames
 from local.errors import InputError
 
-# Lightning's advice about worker processes, logging intervals and srun does not fit batches that lie in memory.
-warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+# Lightning's advice about worker processes and logging intervals does not fit batches that lie in memory.
+warnings.filterwarnings("ignore", module="pytorch_lightning")
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="The `srun` command is available")
