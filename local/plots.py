@@ -1,5 +1,6 @@
-"""The pictures of a report, as PNG files; the same content gives the same bytes."""
+"""The pictures of a report and of a leaderboard, as PNG files; the same content gives the same bytes."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,3 +80,40 @@ def plot_hours(found: list[dict], over: str, directory: Path) -> None:
         labels = {"xlabel": over.replace("_", " "), "ylabel": f"{rate} (%)"}
         title = f"{corpus}, {split}, decoder {decoder}"
         _figure(draw, directory / f"{over}-{split}-{decoder}.png", title=title, **labels)
+
+
+def plot_parallel(names: list[str], rows: list[list], path: Path) -> None:
+    """Parallel coordinates: an axis for each of `names`, a line for each row, colored by the number that is its last.
+
+    An axis is a scale if all of its values are numbers, logarithmic if they span a decade; else they stand in order.
+    """
+    from matplotlib import colormaps
+
+    columns = list(zip(*rows, strict=True))
+    heights, marks = zip(*map(_scale, columns), strict=True)
+    shades = colormaps["viridis"]
+
+    def draw(axes) -> None:
+        for row in sorted(range(len(rows)), key=lambda row: -rows[row][-1]):  # the best on top
+            line = [height[row] for height in heights]
+            axes.plot(range(len(names)), line, color=shades(line[-1]), alpha=0.7, linewidth=1)
+        for place, ticks in enumerate(marks):
+            for height, text in ticks:
+                axes.annotate(text, (place, height), fontsize="x-small", ha="left", va="bottom")
+        axes.set_xticks(range(len(names)), [name.replace(".", ".\n") for name in names], fontsize="x-small")
+        axes.set_yticks([])
+
+    _figure(draw, path, xlim=(-0.2, len(names) - 0.5))
+
+
+def _scale(values: tuple) -> tuple[list[float], list[tuple[float, str]]]:
+    """The height between 0 and 1 of each value, and the marks (height, text) of their axis."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        low, high = min(values), max(values)
+        decade = low > 0 and high >= 10 * low
+        place = [math.log(value / low) if decade else value - low for value in values]
+        top = max(place) or 1.0
+        return [height / top for height in place], [(0.0, f"{low:.4g}"), (max(place) / top, f"{high:.4g}")]
+    order = sorted(set(map(str, values)))
+    height = {text: rank / max(1, len(order) - 1) for rank, text in enumerate(order)}
+    return [height[str(value)] for value in values], [(height[text], text) for text in order]
