@@ -49,7 +49,7 @@ def arguments() -> argparse.Namespace:
         help="part of the name, or with * of all of it; with / of the whole path",
     )  # fmt: skip
     parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="what differs between two, as for two of a pattern")
-    parser.add_argument("--clean", action="store_true", help="list what no run reads: failed, killed or set aside")
+    parser.add_argument("--clean", action="store_true", help="list what could go: failed, killed or set aside")
     parser.add_argument("--delete", action="store_true", help="with --clean: delete that, and nothing else")
     parser.add_argument("--exp", type=Path, default=Path("exp"), metavar="DIR", help="the folder of the runs (exp)")
     args = parser.parse_args()

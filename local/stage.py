@@ -203,8 +203,9 @@ def require(directory: str | Path, maker: str) -> None:
     """Raise InputError unless stage `maker` completed a directory and all that it wrote is there."""
     again = f"run stage {_number(maker)} ({maker})"
     marker = read_marker(directory)
-    if marker is None and (reason := failure.reason(directory)):
-        raise InputError(f"{directory}: needed, but its {maker} failed: {reason}")
+    for made in (Path(directory), *Path(directory).parents) if marker is None else ():
+        if reason := failure.reason(made):
+            raise InputError(f"{directory}: needed, but {made} failed: {reason}")
     if marker is None:
         raise InputError(f"{directory}: needed, but not there or not complete; {again} first")
     if cut := damage(Path(directory), marker):

@@ -5,7 +5,8 @@ All of it as markers, locks and lists of cells on disk tell it.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,15 +42,20 @@ class Tree:
     def __init__(self, exp: Path) -> None:
         if not exp.is_dir():
             raise InputError(f"{exp}: no such folder; expected exp/ of some runs, which ./run.sh makes")
-        self.exp, self._made = exp, {}
+        self.exp, self._made, self._outdated = exp, {}, {}
 
     def path(self, name: str) -> Path:
         """Where a directory of the configuration lies."""
         return self.exp / name[4:] if name.startswith("exp/") else self.exp.absolute().parent / name
 
+    def names(self) -> list[str]:
+        """The directories that a stage made or began; no link is followed."""
+        return sorted(_directories(self.exp, "exp"))
+
     def sizes(self) -> dict[str, int]:
-        """Bytes of each directory that a stage made or began, but for others within it; no link is followed."""
-        return dict(sorted(_sized(self.exp, "exp")[1]))
+        """Bytes of each of them, but for others within it."""
+        names = self.names()
+        return {name: _size(self.path(name), name, {*names}) for name in names}
 
     def made(self, name: str) -> dict:
         """The marker of a directory, or what is known of it before it is complete; empty if there is neither."""
@@ -72,6 +78,11 @@ class Tree:
 
     def outdated(self, name: str) -> str:
         """Why a complete directory, or something that it was made from, is no longer what was written; or empty."""
+        if name not in self._outdated:
+            self._outdated[name] = self._difference(name)
+        return self._outdated[name]
+
+    def _difference(self, name: str) -> str:
         made = self.made(name)
         if cut := damage(self.path(name), made):
             return f"{cut.relative_to(self.path(name))} is gone or cut"
@@ -107,14 +118,15 @@ class Tree:
         for path in sorted(self.exp.glob("cells/*.json"), key=lambda path: path.stat().st_mtime):
             cells |= {cell["dirs"]["score"]: cell for cell in read_json(path) or []}
         listed = {cell["dirs"]["finetune"] for cell in cells.values()}
-        names = {LEFT.sub("", name) for name in self.sizes() if not re.search(r"\.stale-\d+", name)}
-        stages = {name: self.made(name).get("stage") for name in names}
+        names = [name.removesuffix(".partial") for name in self.names()]
+        stages = {name: self.made(name).get("stage") for name in names if not LEFT.search(name)}
         decoded = {os.path.dirname(name) for name, stage in stages.items() if stage == "decode"}
-        for name, stage in sorted(stages.items()):
-            score = f"{name}/score" if stage == "decode" else name
-            alone = stage == "finetune" and name not in decoded | listed
-            if score not in cells and (stage == "decode" or alone):
-                cells[score] = {"dirs": self.lineage(name) | ({"score": score} if stage == "decode" else {})}
+        for name, stage in stages.items():
+            score = f"{name}/score"
+            if stage == "decode" and score not in cells:
+                cells[score] = {"dirs": self.lineage(name) | {"score": score}}
+            if stage == "finetune" and name not in decoded and name not in listed:
+                cells[name] = {"dirs": self.lineage(name)}
         return [self._trial(cell) for cell in cells.values()]
 
     def _trial(self, cell: dict) -> Trial:
@@ -140,20 +152,38 @@ class Tree:
         return read_json(self.path(dirs[key]) / name) if key in dirs else None
 
 
-def _sized(path: Path, name: str) -> tuple[int, list[tuple[str, int]]]:
-    """The bytes in `path` that belong to what it lies in, and the directories of stages in it, with theirs."""
-    size, found, done = 0, [], False
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                more, below = _sized(Path(entry.path), f"{name}/{entry.name}")
-                size, found = size + more, found + below
-            else:
+def _directories(path: Path | str, name: str) -> Iterator[str]:
+    if LEFT.search(name):  # what lies in it goes with it
+        yield name
+        return
+    entries = _entries(path)
+    if any(entry.name == "done.json" for entry in entries):
+        yield name
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _directories(entry.path, f"{name}/{entry.name}")
+
+
+def _entries(path: Path | str) -> list[os.DirEntry]:
+    """What lies in a directory; nothing if a run has renamed it meanwhile."""
+    try:
+        with os.scandir(path) as found:
+            return list(found)
+    except FileNotFoundError:
+        return []
+
+
+def _size(path: Path | str, name: str, others: set[str]) -> int:
+    """Bytes of the files in a directory, but for those in the others."""
+    size = 0
+    for entry in _entries(path):
+        inside = f"{name}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            size += 0 if inside in others else _size(entry.path, inside, others)
+        else:
+            with suppress(FileNotFoundError):
                 size += entry.stat(follow_symlinks=False).st_size
-                done |= entry.name == "done.json"
-    if LEFT.search(name):
-        return 0, [(name, size + sum(more for _, more in found))]
-    return (0, [*found, (name, size)]) if done else (size, found)
+    return size
 
 
 def flat(config: dict, prefix: str = "") -> dict:

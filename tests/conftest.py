@@ -1,6 +1,7 @@
 """Small real runs that several tests look at."""
 
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import chdir
@@ -88,6 +89,13 @@ def tiny(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "output.txt").write_text(whole(folder, "arm=none,masked,dense", "seed=1,2"))
     return folder
+
+
+@pytest.fixture
+def copy(tiny, tmp_path) -> Path:
+    """What the tiny run left, its exp/ free to be changed."""
+    shutil.copytree(tiny / "exp", tmp_path / "exp", symlinks=True)
+    return borrow(tiny, tmp_path)
 
 
 @pytest.fixture(scope="session")
