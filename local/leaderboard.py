@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from local.errors import InputError, refusals_reported
-from local.tree import Tree, Trial, differing
+from local.tree import WIDE, Tree, Trial, differing
 
 FIRST = ("wer", "state", "arm", "seed")
 LAST = ("cost", "directory")
+WORDS = ("state", "arm", "corpus", "directory")
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "killed": "yellow"}
 
 
@@ -74,13 +75,12 @@ def ordered(trials: list[Trial], column: str) -> list[Trial]:
 def show(trials: list[Trial], names: list[str], console: Console) -> None:
     """The table, how many stand how, and why those that failed did."""
     table = Table(box=None, header_style="cyan", padding=(0, 1, 0, 0))
+    called = titles(trials)
     for name in names:
-        title = titles(trials).get(name, name).replace(" ", "\n", 1).replace(".", ".\n")
-        table.add_column(
-            Text(title), justify="left" if name in ("state", "arm", "directory") else "right", overflow="fold"
-        )
-    for trial in trials:
-        table.add_row(*(_cell(trial, name) for name in names))
+        title = called.get(name, name).replace(" ", "\n", 1).replace(".", ".\n")
+        table.add_column(Text(title), justify="left" if name in WORDS else "right", no_wrap=True)
+    # One row of long cells: of a row a trial, rich would make 1,000 in three times as long.
+    table.add_row(*(Text("\n").join(_cell(trial, name) for trial in trials) for name in names))
     console.print(table)
     states = [trial.state for trial in trials]
     counts = ", ".join(
@@ -146,8 +146,7 @@ def main() -> None:
             plot(trials, names, args.plot)
     except InputError as error:
         sys.exit(f"error: {error}")
-    console = Console()
-    show(trials, names, console if console.is_terminal else Console(width=400))
+    show(trials, names, Console(width=WIDE))
 
 
 if __name__ == "__main__":

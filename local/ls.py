@@ -16,7 +16,7 @@ from rich.text import Text
 from local import failure
 from local.errors import InputError, refusals_reported
 from local.lock import lock_of, seized
-from local.tree import LEFT, Tree, differing, words
+from local.tree import LEFT, WIDE, Tree, differing, words
 
 STYLES = {"running": "cyan", "killed": "yellow", "failed": "red", "stale": "yellow", "set aside": "yellow"}
 GOES = ("set aside", "killed", "failed")  # what --clean names
@@ -139,8 +139,7 @@ def delete(tree: Tree, rows: list[Row], console: Console) -> None:
 def main() -> None:
     """List, compare or clean."""
     args = arguments()
-    console = Console()
-    console = console if console.is_terminal else Console(width=400)
+    console = Console(width=WIDE)
     try:
         tree = Tree(args.exp)
         every = listing(tree)

@@ -3,8 +3,8 @@
     python -m tests.bench.leaderboard [exp/]
 
 The trials are copies of one real trial of exp/, each with a name, seed, learning rate and dev WER of its own, in a
-temporary folder; pretrainings are copied for every tenth. What is measured is each command as a user waits for it,
-Python's start included, three times.
+temporary folder, as one sweep would leave them; ten share a pretraining. What is measured, three times, is each command
+as a user waits for it, Python's start included, and in brackets its CPU time, which says more on a busy machine.
 """
 
 import json
@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from local.marker import read_json
-from local.tree import Tree, Trial
+from local.marker import digest, read_json, read_marker
+from local.tree import CHAIN, Tree
 from tests.conftest import REPOSITORY
 
 TRIALS, SHARING = 1000, 10
@@ -28,68 +28,78 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def source(exp: Path) -> Trial:
-    """A finished trial, with pretraining if there is one."""
-    done = [trial for trial in Tree(exp).trials() if trial.state == "done"]
+def source(exp: Path) -> dict:
+    """The cell of a finished trial, of the arm whose trials take most files."""
+    cells = [cell for path in exp.glob("cells/*.json") for cell in read_json(path)]
+    tree = Tree(exp)
+    done = [cell for cell in cells if tree.state(cell["dirs"]["score"]) == "done"]
     if not done:
         sys.exit(f"error: {exp}: no finished trial to copy; run ./run.sh first")
-    return max(done, key=lambda trial: "autoencoder.updates" in trial.settings)
+    return max(done, key=lambda cell: (bool(cell["dirs"]["pretrain"]), cell["dirs"]["score"]))
 
 
-def mark(directory: Path, **changes: dict) -> None:
-    """Change entries of what a marker holds."""
-    marker = read_json(directory / "done.json")
-    for key, change in changes.items():
-        marker[key] |= change
-    (directory / "done.json").write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
+def put(exp: Path, name: str, folder: Path, copy: str, config: dict, upstream: dict) -> None:
+    """Copy a directory of `exp`, unless that is done, and say that it was made otherwise."""
+    if not (folder / copy).exists():
+        shutil.copytree(exp / name[4:], folder / copy, symlinks=True)
+    marker = read_json(folder / copy / "done.json")
+    marker["config"] |= config
+    marker["upstream"] |= {key: path for key, path in upstream.items() if key in marker["upstream"]}
+    marker["inputs"] = {key: digest(read_marker(folder / path)) for key, path in marker["upstream"].items()}
+    (folder / copy / "done.json").write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
 
 
-def multiply(exp: Path, trial: Trial, folder: Path) -> None:
-    """Copy a trial into `folder`/exp many times."""
-    rng, tree = random.Random(0), Tree(exp)
-    dirs = tree.lineage(trial.directory)
+def multiply(exp: Path, cell: dict, folder: Path) -> None:
+    """Copy a trial into `folder`/exp many times, with the list of a sweep that asked for them."""
+    rng, cells = random.Random(0), []
     (folder / "data").symlink_to(exp.absolute().parent / "data")
+    settings = cell["config"]
     for number in range(TRIALS):
-        name = f"{trial.directory[:-8]}{number:08x}"
-        shutil.copytree(exp / trial.directory[4:], folder / name, symlinks=True)
-        settings = tree.made(trial.directory)["config"]
+        seed = number // SHARING
+        fixed = {name: dirs for name, dirs in cell["dirs"].items() if dirs}
+        named = {fixed["finetune"]: f"{fixed['finetune'][:-8]}{number:08x}"}
+        if "pretrain" in fixed:
+            named[fixed["pretrain"]] = f"{fixed['pretrain'][:-8]}{seed:08x}"
+        dirs = dict(fixed)
+        for old, new in named.items():
+            dirs = {key: path.replace(old, new) for key, path in dirs.items()}
         rate = {"recognizer": settings["recognizer"] | {"learning_rate": round(rng.uniform(0.001, 0.02), 5)}}
-        frontend = dirs.get("bottleneck")
-        if "pretrain" in dirs:
-            pretrain = f"{dirs['pretrain'][:-8]}{number // SHARING:08x}"
-            frontend = frontend.replace(dirs["pretrain"], pretrain)
-            if number % SHARING == 0:
-                shutil.copytree(exp / dirs["pretrain"][4:], folder / pretrain, symlinks=True)
-                mark(folder / pretrain, config={"seed": number})
-                mark(folder / frontend, upstream={"pretrain": pretrain})
-        upstream = {"bottleneck": frontend} if frontend else {}
-        mark(folder / name, config=rate | {"seed": number}, upstream=upstream)
-        for decoded in (folder / name).glob("*/done.json"):
-            mark(decoded.parent, upstream={"finetune": name} | upstream)
-        for wer in (folder / name).glob("*/score/dev/wer"):
-            mark(wer.parent.parent, upstream={"decode": str(wer.parent.parent.parent.relative_to(folder))})
-            first, *rest = wer.read_text(encoding="utf-8").split(" ")
-            wer.write_text(" ".join([first, f"{rng.uniform(20, 80):.2f}", *rest[1:]]), encoding="utf-8")
+        own = {"pretrain": {"seed": seed}, "finetune": rate | {"seed": seed, "dirs.frontend": dirs["frontend"]}}
+        for key in (key for key in CHAIN if key in dirs):
+            if number % SHARING == 0 or key not in ("pretrain", "bottleneck"):
+                put(exp, fixed[key], folder, dirs[key], own.get(key, {}), dirs)
+        wer = folder / dirs["score"] / "dev/wer"
+        first, rest = wer.read_text(encoding="utf-8").split("\n", 1)
+        words = first.split(" ")
+        wer.write_text(
+            " ".join([words[0], f"{rng.uniform(20, 80):0{len(words[1])}.2f}", *words[2:]]) + "\n" + rest,
+            encoding="utf-8",
+        )
+        cells.append(cell | {"dirs": cell["dirs"] | dirs, "seed": seed, "config": settings | rate | {"seed": seed}})
+    (folder / "exp/cells").mkdir()
+    (folder / "exp/cells/list.json").write_text(json.dumps(cells, indent=1), encoding="utf-8")
 
 
 def main() -> None:
     """Build the tree, then measure."""
     exp = Path(sys.argv[1] if sys.argv[1:] else "exp")
-    trial = source(exp)
+    cell = source(exp)
     with tempfile.TemporaryDirectory() as folder:
-        multiply(exp, trial, Path(folder))
-        print(f"{TRIALS:,} copies of {trial.directory}, {TRIALS // SHARING} of its pretraining, {os.cpu_count()} cores")
+        multiply(exp, cell, Path(folder))
+        print(
+            f"{TRIALS:,} copies of {cell['dirs']['finetune']}, {TRIALS // SHARING} of its pretraining; seconds, of CPU"
+        )
         for module, *arguments in COMMANDS:
             seconds = []
             for _ in range(3):
-                start = time.perf_counter()
+                start, spent = time.perf_counter(), sum(os.times()[2:4])
                 done = subprocess.run(
                     [sys.executable, "-m", module, *arguments], cwd=folder, check=True, capture_output=True, text=True,
                     env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
                 )  # fmt: skip
-                seconds.append(time.perf_counter() - start)
+                seconds.append(f"{time.perf_counter() - start:.2f} ({sum(os.times()[2:4]) - spent:.2f})")
             last = done.stdout.splitlines()[-1]
-            print(f"{' '.join([module, *arguments])}: {', '.join(f'{s:.2f}' for s in seconds)} s ({last})")
+            print(f"{' '.join([module, *arguments])}: {', '.join(seconds)}; {last}")
 
 
 if __name__ == "__main__":
