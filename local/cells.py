@@ -90,7 +90,6 @@ class Cells(Sweeper):
         products = [self.choices(params, arguments) for params in self.products]
         asked = [list(job) for choices in products for job in itertools.product(*choices.values())]
         cells = [self.reduced(job) for job in asked]
-        self.several = len({cfg.dirs.score for _, cfg in cells}) > 1
         first, last = stage_number(cells[0][1].stage), stage_number(cells[0][1].stop_stage)
         if first > last:
             raise InputError(f"stop stage {STAGES[last]} comes before stage {STAGES[first]}; exchange them")
@@ -106,7 +105,9 @@ class Cells(Sweeper):
                 why = next(why for state, why in plans if state != "done")
                 print(f"to run 8 report     {cells[0][1].dirs.report} ({why})")  # no job, hence no job's log
                 return []
-        if not cells[0][1].dry_run:
+        # Stages 0 to 2 are of a corpus: no cell goes on without them.
+        self.several = last > 2 and len(asked) > 1
+        if last > 2 and not cells[0][1].dry_run:
             common = set(asked[0]).intersection(*asked)
             named = [([o for o in cell if o not in common and _key(o) not in ROW], cfg) for cell, cfg in cells]
             reports = dict.fromkeys(cfg.dirs.report for _, cfg in cells)
@@ -201,12 +202,6 @@ def digests(cfg: DictConfig) -> dict[str, str]:
     return {key: signature(node, key) for key in node}
 
 
-def _signed(cfg: DictConfig) -> set[str]:
-    """The settings from which a cell's work follows."""
-    keys = {key for name in MAKER if cfg.dirs[name] for key in signed_keys(cfg, name)}
-    return {key for key in keys if not key.startswith("dirs.")}
-
-
 def _write_list(named: list[tuple[list[str], DictConfig]]) -> str:
     """Write what report and leaderboard need of each cell to a file named by its content; return the path.
 
@@ -214,19 +209,21 @@ def _write_list(named: list[tuple[list[str], DictConfig]]) -> str:
     """
     cells, made = {}, {}
     for overrides, cfg in named:
-        made[cfg.dirs.score] = [o for o in made.get(cfg.dirs.score, overrides) if o in overrides]
+        dirs = OmegaConf.to_container(cfg.dirs, resolve=True)
+        made[dirs["score"]] = [o for o in made.get(dirs["score"], overrides) if o in overrides]
+        signed = {key for name in MAKER if dirs[name] for key in signed_keys(cfg, name)}
         seedless = copy.deepcopy(cfg)
         with open_dict(seedless):
             seedless.seed = None  # and with it what follows the seed, as `labels.seed` may
-        cells[cfg.dirs.score] = {
+        cells[dirs["score"]] = {
             # It sees all that a speaker of test says before it decodes the first word, and must be told from others.
             "corpus": cfg.corpus.name + ", transductive CMVN per speaker" * (cfg.features.cmvn == "speaker"),
             "label_hours": None if cfg.labels.hours == "all" else cfg.labels.hours,
             "label_subset": seedless.labels.seed,
-            "reads_unlabeled": bool(cfg.dirs.pretrain) and plain(cfg, "autoencoder").get("trained", True),
+            "reads_unlabeled": bool(dirs["pretrain"]) and plain(cfg, "autoencoder").get("trained", True),
             "arm": cfg.arm.name,
             "frontend": cfg.recognizer.frontend,
-            "settings": " ".join(made[cfg.dirs.score]),
+            "settings": " ".join(made[dirs["score"]]),
             "signature": signature(seedless, "dirs.decode"),
             **digests(seedless),
             "seed": cfg.seed,
@@ -234,8 +231,8 @@ def _write_list(named: list[tuple[list[str], DictConfig]]) -> str:
             "rate": cfg.units.rate,
             "best": plain(cfg, "recognizer").get("best", "wer"),
             "splits": OmegaConf.to_container(cfg.decoder.splits),
-            "dirs": OmegaConf.to_container(cfg.dirs, resolve=True),
-            "config": {key: plain(cfg, key) for key in sorted(_signed(cfg))},
+            "dirs": dirs,
+            "config": {key: plain(cfg, key) for key in sorted(signed) if not key.startswith("dirs.")},
         }
     text = json.dumps(list(cells.values()), indent=1) + "\n"
     path = Path("exp/cells") / f"{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
