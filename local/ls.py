@@ -129,10 +129,10 @@ def delete(tree: Tree, rows: list[Row], console: Console) -> None:
             own = lock_of(path.with_name(LEFT.sub("", path.name)))
             if not all(locks.enter_context(seized(lock)) for lock in (own, *path.rglob(".*.lock"))):
                 console.print(Text(f"kept {row.name}: a process is at it"))
-                continue
-            shutil.rmtree(path)  # removes links, and not what they lead to
-            freed += row.size
-            console.print(Text(f"deleted {row.name}"))
+            elif path.is_dir():  # a process may have renamed it meanwhile
+                shutil.rmtree(path)  # removes links, and not what they lead to
+                freed += row.size
+                console.print(Text(f"deleted {row.name}"))
     console.print(Text(f"freed {decimal(freed)}"))
 
 
@@ -141,8 +141,9 @@ def main() -> None:
     args = arguments()
     console = Console(width=WIDE)
     try:
-        tree = Tree(args.exp)
-        every = listing(tree)
+        with refusals_reported(args.exp):
+            tree = Tree(args.exp)
+            every = listing(tree)
         rows = [row for row in every if matches(row.name, args.pattern)]
         if args.diff:
             return show_difference(*(one(every, pattern) for pattern in args.diff), console)

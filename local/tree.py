@@ -200,14 +200,17 @@ def flat(config: dict, prefix: str = "") -> dict:
 
 
 def differing(runs: list[tuple[str, dict]]) -> list[str]:
-    """The keys in which runs (kind, settings) differ: all that have them, or those of one kind and autoencoder."""
+    """The keys in which runs (kind, settings) of a corpus differ.
+
+    If some runs lack a key, it must differ among those of one kind with one autoencoder.
+    """
     found = []
     for key in sorted({key for _, settings in runs for key in settings}):
         groups: dict[tuple, set[str]] = {}
         common = all(key in settings for _, settings in runs)
         for kind, settings in runs:
             group = () if common else (kind, settings.get("autoencoder.name"))
-            groups.setdefault(group, set()).add(repr(settings.get(key)))
+            groups.setdefault((settings.get("corpus.name"), *group), set()).add(repr(settings.get(key)))
         if any(len(values) > 1 for values in groups.values()):
             found.append(key)
     return found
