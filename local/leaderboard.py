@@ -27,8 +27,8 @@ def arguments() -> argparse.Namespace:
         prog="python -m local.leaderboard",
         description=__doc__.partition("\n\n")[0],
         epilog="A trial is done, running (a process holds the lock), failed (with its reason), killed (begun, and "
-        "nobody is at it; the same command continues it) or to run. A setting has a column if trials of a corpus differ "
-        "in it, of one arm or, where all of them have it, of any. Cost is that of a trial's trainings, with the "
+        "nobody is at it; the same command continues it) or to run. A setting has a column if trials of a corpus "
+        "differ in it, of one arm or, where all of them have it, of any. Cost is that of a trial's trainings, with the "
         "pretraining that it may share with others.",
     )
     parser.add_argument("exp", nargs="?", type=Path, default=Path("exp"), help="the folder of the runs (exp)")
