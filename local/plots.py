@@ -88,22 +88,27 @@ def plot_parallel(names: list[str], rows: list[list], path: Path) -> None:
     An axis is a scale if all of its values are numbers, logarithmic if they span a decade; else they stand in order.
     """
     from matplotlib import colormaps
+    from matplotlib.collections import LineCollection
 
     columns = list(zip(*rows, strict=True))
     heights, marks = zip(*map(_scale, columns), strict=True)
     shades = colormaps["viridis"]
 
+    background = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
+
     def draw(axes) -> None:
-        for row in sorted(range(len(rows)), key=lambda row: -rows[row][-1]):  # the best on top
-            line = [height[row] for height in heights]
-            axes.plot(range(len(names)), line, color=shades(line[-1]), alpha=0.7, linewidth=1)
+        lines = sorted(zip(*heights, strict=True), key=lambda line: -line[-1])  # the best on top
+        colors = [shades(line[-1]) for line in lines]
+        axes.add_collection(
+            LineCollection([[*enumerate(line)] for line in lines], colors=colors, alpha=0.7, linewidths=1)
+        )
         for place, ticks in enumerate(marks):
             for height, text in ticks:
-                axes.annotate(text, (place, height), fontsize="x-small", ha="left", va="bottom")
+                axes.annotate(text, (place, height), fontsize="x-small", ha="left", va="bottom", bbox=background)
         axes.set_xticks(range(len(names)), [name.replace(".", ".\n") for name in names], fontsize="x-small")
         axes.set_yticks([])
 
-    _figure(draw, path, xlim=(-0.2, len(names) - 0.5))
+    _figure(draw, path, xlim=(-0.2, len(names) - 0.5), ylim=(-0.05, 1.05))
 
 
 def _scale(values: tuple) -> tuple[list[float], list[tuple[float, str]]]:
