@@ -57,6 +57,9 @@ stages() {
   [ "$first" -gt "$last" ] || python -m local.run -m "stage=$first" "stop_stage=$last" "${settings[@]}"
 }
 stages 0 2 # download   prepare   features: each corpus once
-stages 3 4 # pretrain   bottleneck:         each autoencoder once
+failed=0   # status 3: some cells failed, which does not stop the others
+stages 3 4 || failed=$? # pretrain   bottleneck:         each autoencoder once
+[ "$failed" = 0 ] || [ "$failed" = 3 ] || exit "$failed"
 stages 5 7 # finetune   decode   score:     each cell
+[ "$failed" = 0 ] || exit "$failed"
 stages 8 8 # report:                        the comparison

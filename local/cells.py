@@ -22,8 +22,9 @@ from hydra.errors import ConfigCompositionException
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from local.config import plain, signature
+from local.config import plain, signature, signed_keys
 from local.errors import InputError, refusals_reported
+from local.failure import told
 from local.marker import write_atomically
 from local.stage import MAKER, STAGES, stage_named, stage_number
 
@@ -36,6 +37,7 @@ OWN = (
     "learning_rate",
 )  # what an arm may have to itself
 SIZE = ("width", "layers")  # the settings that say how large a recognizer is
+SOME_FAILED = 3  # the exit status after which run.sh goes on with the other cells
 ROW = ("arm", "seed")  # what a report tells the cells of an entry apart by, without their settings
 
 
@@ -55,7 +57,7 @@ class Cells(Sweeper):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
-        """Run every distinct job; exit with status 1, after all have ended, if any of them failed."""
+        """Run every distinct job; exit with status 1 or SOME_FAILED, after all have ended, if any of them failed."""
         try:
             with refusals_reported("exp/cells"):
                 jobs = self.jobs(arguments)
@@ -78,14 +80,17 @@ class Cells(Sweeper):
         except InputError as error:  # of a cluster's launcher
             sys.exit(f"error: {error}")
         failed = [r for r in returns if r.status != JobStatus.COMPLETED]
-        for message in dict.fromkeys(f"error: {r._return_value}" for r in failed):
+        for message in dict.fromkeys(f"error: {told(r._return_value)}" for r in failed):
             print(message, file=sys.stderr)
+        if failed and self.several:
+            count = f"{len(failed)} of {len(jobs)} jobs failed"
+            print(f"error: {count}; the same command runs what is missing, and no more", file=sys.stderr)
         if failed:
-            sys.exit(1)
+            sys.exit(SOME_FAILED if self.several else 1)
         return returns
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
-        """The overrides of each distinct job; writes the list of cells if the report is asked for."""
+        """The overrides of each distinct job; writes the list of cells of each report."""
         products = [self.choices(params, arguments) for params in self.products]
         asked = [list(job) for choices in products for job in itertools.product(*choices.values())]
         cells = [self.reduced(job) for job in asked]
@@ -104,13 +109,15 @@ class Cells(Sweeper):
                 why = next(why for state, why in plans if state != "done")
                 print(f"to run 8 report     {cells[0][1].dirs.report} ({why})")  # no job, hence no job's log
                 return []
-        if STAGES[last] == "report":
+        # Stages 0 to 2 are of a corpus: no cell goes on without them.
+        self.several = last > 2 and len(asked) > 1
+        if last > 2 and not cells[0][1].dry_run:
             common = set(asked[0]).intersection(*asked)
             named = [([o for o in cell if o not in common and _key(o) not in ROW], cfg) for cell, cfg in cells]
-            return [
-                [*cell, f"cells={_write_list([each for each in named if each[1].dirs.report == directory])}"]
-                for directory, cell in jobs.items()
-            ]
+            reports = dict.fromkeys(cfg.dirs.report for _, cfg in cells)
+            lists = {name: _write_list([one for one in named if one[1].dirs.report == name]) for name in reports}
+            if STAGES[last] == "report":
+                return [[*cell, f"cells={lists[directory]}"] for directory, cell in jobs.items()]
         return list(jobs.values())
 
     def choices(self, params: Mapping[str, str], arguments: list[str]) -> dict[str, list[str]]:
@@ -200,25 +207,27 @@ def digests(cfg: DictConfig) -> dict[str, str]:
 
 
 def _write_list(named: list[tuple[list[str], DictConfig]]) -> str:
-    """Write what the report needs of each cell to a file named by its content; return the path.
+    """Write what report and leaderboard need of each cell to a file named by its content; return the path.
 
     A cell comes with the swept overrides that made it; of several that made the same, those that they share.
     """
     cells, made = {}, {}
     for overrides, cfg in named:
-        made[cfg.dirs.score] = [o for o in made.get(cfg.dirs.score, overrides) if o in overrides]
+        dirs = OmegaConf.to_container(cfg.dirs, resolve=True)
+        made[dirs["score"]] = [o for o in made.get(dirs["score"], overrides) if o in overrides]
+        signed = {key for name in MAKER if dirs[name] for key in signed_keys(cfg, name)}
         seedless = copy.deepcopy(cfg)
         with open_dict(seedless):
             seedless.seed = None  # and with it what follows the seed, as `labels.seed` may
-        cells[cfg.dirs.score] = {
+        cells[dirs["score"]] = {
             # It sees all that a speaker of test says before it decodes the first word, and must be told from others.
             "corpus": cfg.corpus.name + ", transductive CMVN per speaker" * (cfg.features.cmvn == "speaker"),
             "label_hours": None if cfg.labels.hours == "all" else cfg.labels.hours,
             "label_subset": seedless.labels.seed,
-            "reads_unlabeled": bool(cfg.dirs.pretrain) and plain(cfg, "autoencoder").get("trained", True),
+            "reads_unlabeled": bool(dirs["pretrain"]) and plain(cfg, "autoencoder").get("trained", True),
             "arm": cfg.arm.name,
             "frontend": cfg.recognizer.frontend,
-            "settings": " ".join(made[cfg.dirs.score]),
+            "settings": " ".join(made[dirs["score"]]),
             "signature": signature(seedless, "dirs.decode"),
             **digests(seedless),
             "seed": cfg.seed,
@@ -226,7 +235,8 @@ def _write_list(named: list[tuple[list[str], DictConfig]]) -> str:
             "rate": cfg.units.rate,
             "best": plain(cfg, "recognizer").get("best", "wer"),
             "splits": OmegaConf.to_container(cfg.decoder.splits),
-            "dirs": OmegaConf.to_container(cfg.dirs, resolve=True),
+            "dirs": dirs,
+            "config": {key: plain(cfg, key) for key in sorted(signed) if not key.startswith("dirs.")},
         }
     text = json.dumps(list(cells.values()), indent=1) + "\n"
     path = Path("exp/cells") / f"{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"

@@ -1,5 +1,6 @@
-"""The pictures of a report: PNG for people and W&B, SVG for the page; the same content gives the same bytes."""
+"""The pictures of a report and of a leaderboard: PNG, and SVG for the page; the same content gives the same bytes."""
 
+import math
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,8 @@ NAMED = 40  # bars at most that have their names below them
 BARE = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # of the metadata that matplotlib would write
 
 
-def _figure(draw: Callable, path: Path, height: float = HEIGHT, **labels: str) -> None:
-    """Let `draw` fill the axes of a picture at `path`, a PNG, beside which the SVG is put."""
+def _figure(draw: Callable, path: Path, height: float = HEIGHT, svg: bool = True, **labels: str) -> None:
+    """Let `draw` fill the axes of a picture at `path`, a PNG, beside which the SVG is put, if it is wanted."""
     from matplotlib import rc_context  # slow to import, and only the report plots
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -37,8 +38,9 @@ def _figure(draw: Callable, path: Path, height: float = HEIGHT, **labels: str) -
             figure.legend(handles, named, loc="outside lower center", ncols=columns, fontsize="small", frameon=False)
             figure.set_figheight(height + LINE * "\n".join(named).count("\n") / columns)
         figure.savefig(path, format="png", dpi=160, metadata={"Software": None})
-        about = BARE | {"Title": labels.get("title") or labels["ylabel"]}
-        figure.savefig(path.with_suffix(".svg"), format="svg", transparent=True, metadata=about)
+        if svg:
+            about = BARE | {"Title": labels.get("title") or labels["ylabel"]}
+            figure.savefig(path.with_suffix(".svg"), format="svg", transparent=True, metadata=about)
 
 
 def plot_curves(curves: dict[str, list[list[tuple[int, float]]]], rate: str, about: str, path: Path) -> None:
@@ -138,3 +140,45 @@ def plot_hours(found: list[dict], over: str, directory: Path) -> None:
         labels = {"xlabel": over.replace("_", " "), "ylabel": f"{rate} (%)"}
         title = f"{corpus}, {split}, decoder {decoder}"
         _figure(draw, directory / f"{over}-{split}-{decoder}.png", title=title, **labels)
+
+
+def plot_parallel(names: list[str], rows: list[list], path: Path) -> None:
+    """Parallel coordinates: an axis for each of `names`, a line for each row, colored by the number that is its last.
+
+    An axis is a scale if all of its values are numbers, logarithmic if they span a decade; else they stand in order.
+    """
+    from matplotlib import colormaps
+    from matplotlib.collections import LineCollection
+
+    columns = list(zip(*rows, strict=True))
+    heights, marks = zip(*map(_scale, columns), strict=True)
+    shades = colormaps["viridis"]
+
+    background = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
+
+    def draw(axes) -> None:
+        lines = sorted(zip(*heights, strict=True), key=lambda line: -line[-1])  # the best on top
+        colors = [shades(line[-1]) for line in lines]
+        axes.add_collection(
+            LineCollection([[*enumerate(line)] for line in lines], colors=colors, alpha=0.7, linewidths=1)
+        )
+        for place, ticks in enumerate(marks):
+            for height, text in ticks:
+                axes.annotate(text, (place, height), fontsize="x-small", ha="left", va="bottom", bbox=background)
+        axes.set_xticks(range(len(names)), [name.replace(".", ".\n") for name in names], fontsize="x-small")
+        axes.set_yticks([])
+
+    _figure(draw, path, svg=False, xlim=(-0.2, len(names) - 0.5), ylim=(-0.05, 1.05))
+
+
+def _scale(values: tuple) -> tuple[list[float], list[tuple[float, str]]]:
+    """The height between 0 and 1 of each value, and the marks (height, text) of their axis."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        low, high = min(values), max(values)
+        decade = low > 0 and high >= 10 * low
+        place = [math.log(value / low) if decade else value - low for value in values]
+        top = max(place) or 1.0
+        return [height / top for height in place], [(0.0, f"{low:.4g}"), (max(place) / top, f"{high:.4g}")]
+    order = sorted(set(map(str, values)))
+    height = {text: rank / max(1, len(order) - 1) for rank, text in enumerate(order)}
+    return [height[str(value)] for value in values], [(height[text], text) for text in order]

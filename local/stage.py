@@ -1,9 +1,10 @@
 """What every stage shares: its lock, its done marker, and the decision whether it must run.
 
-A stage writes into `<dir>.partial`, completes that with `done.json` (configuration, digests of the upstream markers,
-sizes and a digest of what it wrote, size and mtime of the outside files it read, commit, wall time and peak memory),
-and renames it to `<dir>`. A killed stage leaves a `.partial`, which the next run clears, or if it is a training with
-the same inputs, continues. A stale result is moved to `<dir>.stale-<n>`, never deleted.
+A stage writes into `<dir>.partial`, completes that with `done.json` (its name and configuration, names of the upstream
+directories and digests of their markers, sizes and a digest of what it wrote, size and mtime of the outside files it
+read, commit, wall time and peak memory), and renames it to `<dir>`. A killed stage leaves a `.partial`, which the next
+run clears, or if it is a training with the same inputs, continues; one that fails also leaves its reason, in
+`<dir>.failed`. A stale result is moved to `<dir>.stale-<n>`, never deleted.
 """
 
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from local import failure
 from local.config import plain, signed_keys
 from local.errors import InputError, refusals_reported
 from local.lock import locked
@@ -76,10 +78,11 @@ class Stage:
         return [key for key in self.reads if cfg.dirs[key] is not None]
 
     def _wanted(self, cfg: DictConfig) -> dict:
-        """The configuration and inputs that a current marker records."""
+        """The configuration and inputs that a current marker records, and by name where they came from."""
         config = {key: plain(cfg, key) for key in signed_keys(cfg, self.writes)} | self.extra(cfg)
         inputs = {key: digest(read_marker(cfg.dirs[key])) for key in self.upstream(cfg)}
-        return {"config": json.loads(json.dumps(config)), "inputs": inputs}
+        upstream = {key: cfg.dirs[key] for key in self.upstream(cfg)}
+        return {"stage": self.name, "upstream": upstream, "config": json.loads(json.dumps(config)), "inputs": inputs}
 
     def _difference(self, cfg: DictConfig, out: Path, marker: dict) -> str | None:
         """Why `out` with this marker is not what the configuration, its inputs and the files read call for."""
@@ -131,17 +134,24 @@ class Stage:
                 return
             state, why = self.state(cfg)
             if state != "done":
-                self.check(cfg)
-                for key in self.upstream(cfg):
-                    if MAKER[key] != "download" or not Path(cfg.dirs[key]).is_dir():
-                        require(cfg.dirs[key], MAKER[key])
-                with locked(Path(cfg.dirs[self.writes]), f"{self.name} of {cell_name(cfg, self.name)}"):
-                    state, why = self.state(cfg)  # another process may have done it meanwhile
-                    if state != "done":
-                        self._run(cfg, why)
-                        return self.after(cfg)
+                with failure.recorded(Path(cfg.dirs[self.writes])):
+                    state, why = self._made(cfg)
+                if state != "done":
+                    return self.after(cfg)
             log.info("[%s] %s: done already, %s", cell_name(cfg, self.name), self.name, why)
             self.after(cfg)
+
+    def _made(self, cfg: DictConfig) -> tuple[str, str]:
+        """Run what must be; return the state that was found, once nobody else was at it."""
+        self.check(cfg)
+        for key in self.upstream(cfg):
+            if MAKER[key] != "download" or not Path(cfg.dirs[key]).is_dir():
+                require(cfg.dirs[key], MAKER[key])
+        with locked(Path(cfg.dirs[self.writes]), f"{self.name} of {cell_name(cfg, self.name)}"):
+            state, why = self.state(cfg)  # another process may have done it meanwhile
+            if state != "done":
+                self._run(cfg, why)
+        return state, why
 
     def _run(self, cfg: DictConfig, why: str) -> None:
         out = Path(cfg.dirs[self.writes])
@@ -193,6 +203,9 @@ def require(directory: str | Path, maker: str) -> None:
     """Raise InputError unless stage `maker` completed a directory and all that it wrote is there."""
     again = f"run stage {_number(maker)} ({maker})"
     marker = read_marker(directory)
+    for made in (Path(directory), *Path(directory).parents) if marker is None else ():
+        if reason := failure.reason(made):
+            raise InputError(f"{directory}: needed, but {made} failed: {reason}")
     if marker is None:
         raise InputError(f"{directory}: needed, but not there or not complete; {again} first")
     if cut := damage(Path(directory), marker):

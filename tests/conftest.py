@@ -13,6 +13,7 @@ import soundfile
 from hydra import compose, initialize_config_dir
 
 from local.config import CONF
+from local.lock import locked
 from local.run import STAGES, stage_named
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -87,9 +88,20 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """A folder in which arms `none`, `masked` and `dense` went through all stages, with two seeds, logged offline."""
-    folder = tmp_path_factory.mktemp("tiny")
-    (folder / "output.txt").write_text(whole(folder, "arm=none,masked,dense", "seed=1,2"))
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
+    with locked(folder, "a test process"):  # one for all of them
+        if not (folder / "output.txt").exists():
+            folder.mkdir()
+            (folder / "output.txt").write_text(whole(folder, "arm=none,masked,dense", "seed=1,2"))
     return folder
+
+
+@pytest.fixture
+def copy(tiny, tmp_path) -> Path:
+    """What the tiny run left, its exp/ free to be changed."""
+    shutil.copytree(tiny / "exp", tmp_path / "exp", symlinks=True)
+    return borrow(tiny, tmp_path)
 
 
 @pytest.fixture(scope="session")

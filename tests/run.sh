@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . ./path.sh
 use_environment tests/requirements.txt
-exec python -m pytest "$@"
+exec python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
