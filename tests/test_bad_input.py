@@ -111,7 +111,7 @@ def test_a_character_outside_the_units_names_its_utterance(corpus):
     edit(corpus / "mine/train/text", "s1-2 hello there", "s1-2 he said: 42")
     output = mine(corpus, "stop_stage=5")
     assert "s1-2: '2' '4' ':' in its transcript" in output and "Traceback" not in output
-    assert not list(corpus.glob("exp/kaldi/*/none-*"))
+    assert not list(corpus.glob("exp/kaldi/*/none-*/"))
 
 
 @pytest.mark.parametrize("entry", ["rm -rf / |", "cat a.wav |", "flac -c -d -s a.flac; rm b |", "sox a.wav -t wav - |"])

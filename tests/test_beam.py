@@ -83,7 +83,7 @@ def test_nbest_and_log_probabilities_are_kept_on_request(tiny, tmp_path):
     with pytest.raises(InputError, match="^decoder.nbest=0: expected how many hypotheses to keep"):
         here(tmp_path, 6, 6, "arm=none", "decoder=beam", "decoder.nbest=0", *few)
     here(tmp_path, 6, 6, "arm=none", "decoder=beam", "decoder.nbest=3", "decoder.posteriors=true", *few)
-    (made,) = tmp_path.glob("exp/espeak/*/none-*/beam-*")
+    (made,) = tmp_path.glob("exp/espeak/*/none-*/beam-*/")
     ranked, scores = read_table(made / "dev/nbest/text"), read_table(made / "dev/nbest/score")
     assert list(ranked) == list(scores)
     best = read_table(made / "dev/text")
