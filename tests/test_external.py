@@ -117,7 +117,7 @@ def test_all_that_is_wrong_with_their_features_is_listed_at_once_and_nothing_is_
     for key, message in wrong:
         assert [line for line in lines if key in line and message in line], (key, message)
     assert len(lines) == len(wrong)
-    assert not (job / "run").exists() and not list(job.glob("exp/external/espeak-*"))
+    assert not (job / "run").exists() and not list(job.glob("exp/external/espeak-*/"))
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_without_kenlm_it_says_how_to_get_it(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
     with pytest.raises(InputError, match=r"lmplz: not on the PATH, .*local/install_kenlm.sh"):
         here(tmp_path, 6, 6, "arm=none", "decoder=lexicon")
-    assert not list(tmp_path.glob("exp/lm/*")) and not list(tmp_path.glob("exp/espeak/*/*/lexicon-*"))
+    assert not list(tmp_path.glob("exp/lm/*/")) and not list(tmp_path.glob("exp/espeak/*/*/lexicon-*"))
     assert os.access(REPOSITORY / "local/install_kenlm.sh", os.X_OK)
 
 
