@@ -41,11 +41,22 @@ NodeName=$node NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 State=UNKNOWN
 PartitionName=main Nodes=$node Default=YES MaxTime=INFINITE State=UP
 CONF
   export SLURM_CONF=$state/slurm.conf
-  until [ -S "$state/munge.socket" ]; do sleep 0.1; done
+  patience "munged does not start" [ -S "$state/munge.socket" ]
   start_controller
   slurmd -D 2>"$state/slurmd.err" &
   daemons+=($!)
-  until [ "$(sinfo -h -o %T 2>/dev/null)" = idle ]; do sleep 0.2; done
+  patience "SLURM does not start" idle_node
+}
+
+idle_node() { [ "$(sinfo -h -o %T 2>/dev/null)" = idle ]; }
+
+# patience COMPLAINT COMMAND...: wait until the command succeeds, two minutes at most.
+patience() {
+  local end=$((SECONDS + 120))
+  until "${@:2}"; do
+    [ "$SECONDS" -lt "$end" ] || die "$1: $(tail -qn 1 "$state"/*.err "$state"/*.log 2>/dev/null | paste -sd ' ')"
+    sleep 0.2
+  done
 }
 
 start_controller() {
