@@ -105,13 +105,15 @@ def audio_leaks(directories: dict[str, list[Path]], allowed: list[str], scratch:
         return leaks(shared(ledger, ("audio",)), allowed)
 
 
-def sentences_of(text: Path) -> Iterator[str]:
+def sentences_of(text: Path, setting: str = "lm.text") -> Iterator[str]:
     """The lines of a language model's text, plain or gzip; raises InputError if it cannot be read."""
     try:
         with (gzip.open if text.suffix == ".gz" else open)(text, "rt", encoding="utf-8") as lines:
             yield from lines
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise InputError(f"lm.text={text}: cannot be read as text ({error}); name a UTF-8 file, plain or .gz") from None
+        raise InputError(
+            f"{setting}={text}: cannot be read as text ({error}); name a UTF-8 file, plain or .gz"
+        ) from None
 
 
 def shared_with_text(

@@ -1,5 +1,7 @@
 """KenLM's n-gram models, as flashlight-text reads them."""
 
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from flashlight.lib.text.decoder.kenlm import KenLM
@@ -26,25 +28,37 @@ def vocabulary(arpa: Path) -> list[str]:
     return [word for word in words if word not in MARKS]
 
 
+def listed(lines: Iterable[str]) -> Iterator[str]:
+    """The words of a list, or of a pronunciation dictionary as Kaldi's lexicon.txt or CMUdict.
+
+    Of those, lines begin with the word, whose further pronunciations are numbered, and `;;;` begins a comment.
+    """
+    for line in lines:
+        if (fields := line.split()) and not line.startswith(";;;"):
+            yield re.sub(r"\(\d+\)$", "", fields[0])
+
+
 class Model:
-    """A directory with `lm.bin` and `words`; scores are log10 probabilities."""
+    """A directory with `lm.bin`, its `words`, and `further` ones that it lacks; scores are log10 probabilities."""
 
     def __init__(self, directory: Path) -> None:
-        self.words = (Path(directory) / "words").read_text(encoding="utf-8").split()
+        words, further = ((Path(directory) / name).read_text(encoding="utf-8").split() for name in ("words", "further"))
+        self.entries, self.unknown = [*words, UNKNOWN, *further], len(words)
         self.dictionary = Dictionary()
-        for word in (*self.words, UNKNOWN):
+        for word in self.entries:
             self.dictionary.add_entry(word)
-        self.unknown = len(self.words)
         self.kenlm = KenLM(str(Path(directory) / "lm.bin"), self.dictionary)
 
-    def unigrams(self) -> list[float]:
-        """The score of each word by itself."""
+    def unigrams(self) -> Iterator[tuple[int, str, float]]:
+        """The number of each word, and its score by itself: of a further one, that of any unknown word."""
         start = self.kenlm.start(True)
-        return [self.kenlm.score(start, number)[1] for number in range(len(self.words))]
+        for number, word in enumerate(self.entries):
+            if number != self.unknown:
+                yield number, word, self.kenlm.score(start, number)[1]
 
     def measures(self, sentences: list[list[str]]) -> dict[str, float]:
         """Perplexity by word, ends of sentences counted, and the share of words that are unknown."""
-        number = {word: i for i, word in enumerate(self.words)}
+        number = {word: i for i, word in enumerate(self.entries[: self.unknown])}
         total, count, unknown = 0.0, 0, 0
         for sentence in sentences:
             state = self.kenlm.start(False)

@@ -70,7 +70,7 @@ def decoder(args: argparse.Namespace, units: str | list[str]) -> Callable:
         settings |= {"lm": str(args.lm), "lm_weight": [weight], "word_score": [args.word_score or 0.0]}
     else:
         settings = {"_target_": "local.decoders.greedy.Greedy"}
-    for name in ("words", "lm.bin") if settings.get("lm") else ():
+    for name in ("words", "further", "lm.bin") if settings.get("lm") else ():
         if not (path := Path(settings["lm"]) / name).is_file():
             raise InputError(f"{path}: not there, expected a language model of stage 6 in its folder; name exp/lm/...")
     taken = {key: value for key, value in settings.items() if key not in OTHERS and value is not None}

@@ -42,6 +42,7 @@ def model(tmp_path_factory) -> Path:
     (folder / "lm.arpa").write_text(arpa)
     subprocess.run(["build_binary", folder / "lm.arpa", folder / "lm.bin"], capture_output=True, check=True)
     (folder / "words").write_text("".join(f"{word}\n" for word in vocabulary(folder / "lm.arpa")))
+    (folder / "further").write_text("")
     return folder
 
 
@@ -61,6 +62,7 @@ def log10(arpa: Path, words: tuple[str, ...], end: tuple[str, ...] = ("</s>",)) 
     scores, backoffs = bigrams(arpa)
     total = 0.0
     for pair in itertools.pairwise(("<s>", *words, *end)):
+        pair = tuple(word if (word,) in scores else "<unk>" for word in pair)
         total += scores[pair] if pair in scores else backoffs[pair[:1]] + scores[pair[1:]]
     return total
 
@@ -76,17 +78,21 @@ def best_paths(frames: torch.Tensor) -> dict[str, float]:
 
 
 @needs_kenlm
+@pytest.mark.parametrize("further", ["", "B\nAAB\n"])
 @pytest.mark.parametrize(
     "seed, lm_weight, word_score", [(0, 1.0, 0.0), (1, 2.0, -1.0), (2, 0.5, 1.5), (3, 3.0, 0.5), (4, 1.0, 3.0)]
 )
-def test_the_search_finds_the_best_of_all_word_sequences(model, seed, lm_weight, word_score):
+def test_the_search_finds_the_best_of_all_word_sequences(model, tmp_path, seed, lm_weight, word_score, further):
     from local.decoders.lexicon import Lexicon
+
+    model = shutil.copytree(model, tmp_path / "model")
+    (model / "further").write_text(further)  # words that it scores as unknown ones
 
     frames = torch.randn(6, 1 + len(UNITS), generator=torch.Generator().manual_seed(seed)).mul(2).log_softmax(1)
     found = {}
     for text, acoustic in best_paths(frames).items():
         words = tuple(text.split())
-        if set(words) <= {"A", "AB", "BA"}:
+        if set(words) <= {"A", "AB", "BA", *further.split()}:
             found[text] = acoustic + lm_weight * log10(model / "lm.arpa", words) + word_score * len(words)
     decoder = Lexicon(UNITS, str(model), 1000, 4, 1000.0, [lm_weight], [word_score])
     (text,) = decoder(frames[None], torch.tensor([6]))
@@ -164,6 +170,18 @@ def test_another_text_makes_another_model_and_a_changed_one_makes_it_anew(spoken
     (spoken / "lm.txt").write_text("the quick brown cat\n" * 7)
     here(spoken, 6, 6, *settings)
     assert "lm.txt changed" in caplog.text and "CAT" in (made.pop() / "words").read_text()
+
+
+@needs_kenlm
+def test_a_pronunciation_dictionary_adds_its_words_and_says_which_it_cannot(spoken, caplog):
+    lines = (";;; a comment", "fox F AA1 K S", "fox(2) F AO1 K S # another", "naïve N AY2 IY1 V", "zoo  Z UW1")
+    (spoken / "cmudict.dict").write_text("".join(f"{line}\n" for line in lines))
+    here(spoken, 6, 6, "arm=none", "decoder=lexicon", "lm.words=cmudict.dict")
+    (made,) = (path for path in spoken.glob("exp/lm/ngram-*") if (path / "further").read_text())
+    assert (made / "further").read_text() == "FOX\nZOO\n"
+    assert "lm.words: 1 words of it have characters that the units lack" in caplog.text
+    with pytest.raises(InputError, match="lm.words=nowhere: cannot be read as text"):
+        here(spoken, 6, 6, "arm=none", "decoder=lexicon", "lm.words=nowhere")
 
 
 def test_without_kenlm_it_says_how_to_get_it(tiny, tmp_path, monkeypatch):

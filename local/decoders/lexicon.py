@@ -14,7 +14,7 @@ NEVER = 1e4  # a log-probability, negated, that no beam follows
 
 
 class Lexicon(Search):
-    """The words of the model in directory `lm`, spelled in characters, each followed by a space.
+    """The words of the model in directory `lm`, and further ones, spelled in characters, each followed by a space.
 
     `lm_weight` and `word_score` are its choices. A hypothesis has the score of its best path, both included. Raises
     InputError for units without a space, and for a word that they do not spell.
@@ -39,7 +39,7 @@ class Lexicon(Search):
         self.model, self.space = Model(lm), 1 + units.index(SPACE)
         self.trie = Trie(1 + len(units), self.space)
         index = {letter: number for number, letter in enumerate(units, 1)}
-        for number, (word, score) in enumerate(zip(self.model.words, self.model.unigrams(), strict=True)):
+        for number, word, score in self.model.unigrams():
             if unknown := [letter for letter in word if letter not in index]:
                 raise InputError(
                     f"{lm}/words: {word!r} has {unknown[0]!r}, expected only units.inventory={units!r}; "
@@ -64,7 +64,7 @@ class Lexicon(Search):
         frames = np.concatenate([frames, last])
         found: dict[str, float] = {}  # a text may end in several paths, the best first
         for path in self.decoder.decode(frames.ctypes.data, *frames.shape):
-            text = " ".join(self.model.words[number] for number in path.words if number >= 0)
+            text = " ".join(self.model.entries[number] for number in path.words if number >= 0)
             found.setdefault(text, path.score)
             if len(found) == count:
                 break

@@ -42,15 +42,30 @@ def run(cfg, partial) -> list[str]:
     _piped(["build_binary", "trie", partial / "lm.arpa", partial / "lm.bin"], "", "its ARPA file")
     words = vocabulary(partial / "lm.arpa")
     (partial / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    further = _further(cfg, words)
+    (partial / "further").write_text("".join(f"{word}\n" for word in further), encoding="utf-8")
     (partial / "lm.arpa").unlink()  # the binary file holds all of it
     dev = manifest.read_archived(Path(cfg.dirs.data) / "dev", Path(cfg.dirs.features) / "dev")
     held = Model(partial).measures([fold(u.text, folding).split() for u in dev])
     (partial / "summary.json").write_text(json.dumps({"words": len(words)} | held, indent=1) + "\n")
     log.info(
-        "lm: %s: %d words; on dev perplexity %.0f, and %.1f %% of words are unknown",
-        cfg.dirs.lm, len(words), held["perplexity"], 100 * held["unknown"],
+        "lm: %s: %d words and %d further ones; on dev perplexity %.0f, and %.1f %% of words are unknown to it",
+        cfg.dirs.lm, len(words), len(further), held["perplexity"], 100 * held["unknown"],
     )  # fmt: skip
-    return [lm.text] if lm.text else []
+    return [path for path in (lm.text, lm.words) if path]
+
+
+def _further(cfg, words: list[str]) -> list[str]:
+    """Those of the list lm.words that the model does not know and the units spell."""
+    from local.ngram import listed
+
+    if cfg.lm.words is None:
+        return []
+    lines = audit.sentences_of(Path(cfg.lm.words), "lm.words")
+    further = set(map(normalizer(cfg), listed(lines))).difference(words)
+    spelled = sorted(word for word in further if set(word) <= set("".join(cfg.units.inventory)))
+    log.info("lm.words: %d words of it have characters that the units lack", len(further) - len(spelled))
+    return spelled
 
 
 def _piped(command: list, text: str, what: str) -> str:
