@@ -63,7 +63,7 @@ def contrasts(entry: dict) -> list[dict]:
     return sorted(found, key=lambda c: dev[tuple(c[key] for key in ROW)])
 
 
-def sides(c: dict, found: dict[tuple[str, str], list[Cell]]) -> tuple[list[Cell], list[Cell]]:
+def cells_of(c: dict, found: dict[tuple[str, str], list[Cell]]) -> tuple[list[Cell], list[Cell]]:
     """The cells of a comparison's baseline and of its arm."""
     return found[c["baseline"], c["baseline_signature"]], found[c["arm"], c["signature"]]
 
@@ -94,7 +94,7 @@ def changes(c: dict, found: dict[tuple[str, str], list[Cell]]) -> tuple[list[Cha
     Alignments are those of the seeds of median dev error, as the matched-pairs test has them.
     """
     errors, shown = [], []
-    for cells, seed in zip(sides(c, found), c["matched_pairs"]["seeds"][::-1], strict=True):
+    for cells, seed in zip(cells_of(c, found), c["matched_pairs"]["seeds"][::-1], strict=True):
         aligned = [read_alignments(cell.score_dir) for cell in cells]
         errors.append(np.mean([[len(one.ops) - one.ops.count("C") for one in each] for each in aligned], 0))
         shown.append(aligned[[cell.seed for cell in cells].index(seed)])

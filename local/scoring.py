@@ -30,6 +30,7 @@ WORST = 20  # utterances that `worst` names
 BOUNDS = (2, 5, 10, 15)  # seconds, between these groups
 DURATIONS = ("duration=<2s", "duration=2-5s", "duration=5-10s", "duration=10-15s", "duration=>15s")
 GROUPS = ("gender=f", "gender=m", *DURATIONS)
+FILES = ("wer", "per_utt", "per_spk", "per_group", "confusions", "worst", "ref.trn", "hyp.trn")
 
 
 @dataclass(frozen=True)

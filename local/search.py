@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from local.config import make
+from local.config import make_of
 from local.edits import count_words
 from local.workers import end_with_parent
 
@@ -49,7 +49,8 @@ class Search:
 
 def build(settings: dict, units: str | list[str]) -> Search:
     """The decoder of a run's settings `decoder`."""
-    return make({key: value for key, value in settings.items() if key not in OTHERS}, units=units)
+    taken = {key: value for key, value in settings.items() if key not in OTHERS and value is not None}
+    return make_of("local.decoders", taken, units=units)
 
 
 class Processes:

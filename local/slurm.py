@@ -19,7 +19,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 
-from local import queue
+from local import failure, queue
 from local.errors import InputError, refusals_reported
 from local.stage import STAGES, cell_name, stage_named, stage_number
 
@@ -75,6 +75,11 @@ class Job:
 
     def end(self, status: JobStatus, value: float | InputError | None) -> None:
         self.returned = JobReturn(self.overrides, self.cfg, status=status, _return_value=value)
+
+    def reason(self) -> str | None:
+        """What the job itself left of why it failed."""
+        left = (failure.reason(self.cfg.dirs[stage_named(name).writes]) for name in self.stages)
+        return next(filter(None, left), None)
 
     def fail(self, why: str) -> None:
         self.end(JobStatus.FAILED, InputError(f"{self.title}: {why}"))
@@ -142,7 +147,8 @@ class Slurm(Launcher):
         room = self.parallel - sum(bool(job.id) for job in left)
         for job in [job for job in left if not job.id][: max(0, room)]:
             # exp/log/run.log is the driver's, who writes there what jobs print: two nodes that append mix their lines.
-            own = [f"machine.workers={self.cpus}", "hydra.job_logging.root.handlers=[console]"]
+            own = ["machine.jobs=1", "hydra.job_logging.root.handlers=[console]"]
+            own += [f"machine.workers={self.cpus}"] if self.cpus else []
             command = shlex.join([sys.executable, "-m", "local.run", *own, *job.overrides])
             script = "\n".join(["#!/bin/bash", *self.before, f"exec {command}", ""])
             where = [f"--chdir={Path.cwd()}", f"--output={LOGS}/{job.name}-%j.log", "--open-mode=append"]
@@ -174,7 +180,7 @@ class Slurm(Launcher):
         elif signal == NO_LOG:
             job.fail(f"job {job.id} could not write {job.log} on its node; use a disk that all nodes can write to")
         elif state == "FAILED" and 0 < status < 128:
-            job.fail(f"{job.last.removeprefix('error: ')} (job {job.id}, {job.log})")
+            job.fail(f"{job.reason() or job.last.removeprefix('error: ')} (job {job.id}, {job.log})")
         elif state in ("TIMEOUT", "PREEMPTED"):
             job.cuts += 1
             self._again(job, state, job.cuts, self.requeues, "sbatch.time or hydra.launcher.requeues")

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from local import audio, samples
-from local.config import CONF, make_of
+from local.config import CONF
 from local.errors import InputError
 from local.manifest import Utterance, printable
 from local.marker import read_json, read_marker
@@ -55,7 +55,7 @@ def arguments() -> argparse.Namespace:
 
 def decoder(args: argparse.Namespace, units: str | list[str]) -> Callable:
     """The decoder that the command line asks for."""
-    from local.search import OTHERS
+    from local.search import build
 
     if args.decode:
         marker, tuning = read_marker(args.decode), read_json(args.decode / "tuning.json")
@@ -73,8 +73,7 @@ def decoder(args: argparse.Namespace, units: str | list[str]) -> Callable:
     for name in ("words", "further", "lm.bin") if settings.get("lm") else ():
         if not (path := Path(settings["lm"]) / name).is_file():
             raise InputError(f"{path}: not there, expected a language model of stage 6 in its folder; name exp/lm/...")
-    taken = {key: value for key, value in settings.items() if key not in OTHERS and value is not None}
-    return make_of("local.decoders", taken, units=units)
+    return build(settings, units)
 
 
 def transcribed(recognizer, decode: Callable, path: Path, timed: bool) -> dict:
@@ -84,7 +83,7 @@ def transcribed(recognizer, decode: Callable, path: Path, timed: bool) -> dict:
     """
     import torch
 
-    from local.alignment import times
+    from local.word_times import times
 
     header, extractor = audio.header(path), recognizer.extractor
     duration = header.frames / header.rate

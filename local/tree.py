@@ -85,6 +85,8 @@ class Tree:
 
     def _difference(self, name: str) -> str:
         made = self.made(name)
+        if "content" not in made:
+            return "its done.json is gone or cut"
         if cut := damage(self.path(name), made):
             return f"{cut.relative_to(self.path(name))} is gone or cut"
         for key, upstream in made.get("upstream", {}).items():

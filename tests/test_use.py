@@ -15,10 +15,10 @@ from scipy.signal import resample_poly
 
 from lightning_modules import checkpoint, standalone
 from local import export, hypotheses, transcribe
-from local.alignment import align, times
 from local.errors import InputError
 from local.manifest import read_table
 from local.text import decode, words
+from local.word_times import align, times
 from tests.conftest import REPOSITORY, borrow, here, speech
 from tests.test_lexicon import needs_kenlm
 

@@ -51,9 +51,10 @@ class Beam(Search):
                 prune_history=False,  # which would leave out some of a text's alignments
                 **model,
             )
-        except ImportError:
+        except ImportError as error:
             raise InputError(
-                "kenlm: no Python module of that name, and decoder=beam_lm needs it; local/install_kenlm.sh"
+                f"{error.name or 'kenlm'}: no Python module of that name, and decoder=beam_lm needs it; "
+                "local/install_kenlm.sh"
             ) from None
         self.use(**{name: values[0] for name, values in self.choices.items()})
 

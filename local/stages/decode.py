@@ -18,13 +18,15 @@ from local.text import fold
 log = logging.getLogger(__name__)
 
 
-def _count(cfg) -> None:
+def _check(cfg) -> None:
+    if "dev" not in cfg.decoder.splits:
+        raise InputError(f"decoder.splits={cfg.decoder.splits}: expected dev among them, which chooses; add it")
     count = cfg.decoder.nbest
     if count is not None and (not isinstance(count, int) or count < 1):
         raise InputError(f"decoder.nbest={count}: expected how many hypotheses to keep, 1 or more, or null")
 
 
-@stage(writes="decode", reads=("finetune", "features", "bottleneck", "lm"), check=_count)
+@stage(writes="decode", reads=("finetune", "features", "bottleneck", "lm"), check=_check)
 def run(cfg, partial) -> None:
     from local.search import Processes, tune
 

@@ -34,7 +34,8 @@ def run(cfg, partial) -> list[str]:
     train = manifest.read_archived(Path(cfg.dirs.data) / "train", Path(cfg.dirs.features) / "train")
     sentences = [fold(u.text, folding) for u in subset(train, cfg.labels.hours, cfg.labels.seed)]
     if lm.text is not None:
-        sentences += map(normalizer(cfg), audit.sentences_of(Path(lm.text)))
+        normalize = normalizer(cfg)
+        sentences += (fold(normalize(line), folding) for line in audit.sentences_of(Path(lm.text)))
     prune = map(str, [*lm.prune, *lm.prune[-1:] * lm.order][: lm.order])
     estimate = ["lmplz", "--order", str(lm.order), "--prune", *prune, "--discount_fallback", "-S", "20%", "-T", partial]
     arpa = _piped(estimate, "".join(f"{sentence}\n" for sentence in sentences if sentence), "lm.text")

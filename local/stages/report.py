@@ -102,14 +102,14 @@ def _draw(cells: list[dict], found: list[dict], scores: list, partial: Path) -> 
         plots.plot_hours(found, over, partial)
     trained, drawn = {cell["dirs"]["score"]: cell["dirs"]["finetune"] for cell in cells}, []
     for number, entry in enumerate(found, 1):
-        rows = differences.rows(entry, scores)
-        made = [[trained[str(cell.score_dir.parent)] for cell in row] for row in rows.values()]
+        by_row = differences.rows(entry, scores)
+        made = [[trained[str(cell.score_dir.parent)] for cell in row] for row in by_row.values()]
         if made not in drawn:  # entries of several decoders or splits have trainings in common
             drawn.append(made)
-            _draw_curves(entry, dict(zip(rows, made, strict=True)), partial / f"curves-{number}.png")
+            _draw_curves(entry, dict(zip(by_row, made, strict=True)), partial / f"curves-{number}.png")
         plots.plot_errors(entry, partial / f"errors-{number}.png")
         for i, c in enumerate(differences.contrasts(entry), 1):
-            _draw_differences(entry, c, rows, f"{number}-{i}", partial)
+            _draw_differences(entry, c, by_row, f"{number}-{i}", partial)
     for cell in cells:
         held = cell["dirs"]["bottleneck"]
         copy = partial / f"reconstruction-{cell['arm']}-{cell['front_end']}.png"  # of the first seed
@@ -128,11 +128,11 @@ def _draw_curves(entry: dict, made: dict[tuple, list[str]], path: Path) -> None:
     plots.plot_curves(curves, entry["rate"], tables.budget(entry), path)
 
 
-def _draw_differences(entry: dict, c: dict, rows: dict[tuple, list], number: str, partial: Path) -> None:
+def _draw_differences(entry: dict, c: dict, by_row: dict[tuple, list], number: str, partial: Path) -> None:
     """The pictures of a comparison: its difference by speaker, and by gender and duration."""
     from local import differences, plots, tables
 
-    both, said = differences.sides(c, rows), " minus ".join(tables.pair(entry, c))
+    both, said = differences.cells_of(c, by_row), " minus ".join(tables.pair(entry, c))
     speakers = [(name, d) for name, _, d in sorted(differences.by("per_spk", *both), key=lambda bar: bar[2])]
     groups = [(f"{name.partition('=')[2]}\n{n:,}", d) for name, n, d in differences.by("per_group", *both)]
     for what, bars, below in (

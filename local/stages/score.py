@@ -6,7 +6,7 @@ from pathlib import Path
 from local import hypotheses, manifest
 from local.config import plain
 from local.corpora import normalizer
-from local.scoring import groups, write_scores
+from local.scoring import FILES, groups, write_scores
 from local.stage import cell_name, stage
 from local.text import fold
 
@@ -17,7 +17,7 @@ SAID = {
 }
 
 
-@stage(writes="score", reads=("decode", "data", "features"))
+@stage(writes="score", reads=("decode", "data", "features"), extra=lambda cfg: {"files": FILES})
 def run(cfg, partial) -> None:
     scoring, normalize = plain(cfg, "units")["scoring"], normalizer(cfg)
 
