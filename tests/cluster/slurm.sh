@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 . tests/cluster/start.sh
 { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || die "$0 needs root on Debian or Ubuntu, for slurm-wlm and munge"
 case ${1:-} in '' | --short) ;; *) die "unknown option $1; the only one is --short" ;; esac
-use_environment requirements.txt
+use_environment tests/requirements.txt # with what compares
 if ! { command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null; then
   apt-get update -qq || true
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null ||
