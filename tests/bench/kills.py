@@ -25,7 +25,7 @@ SETTINGS = [
     "recognizer.check_every=10", "arm=none,masked", "seed=1",
 ]  # fmt: skip
 TIMES = ("seconds", "device_seconds", "wall_seconds", "peak_memory_bytes", "commit")
-UNLIKE = ("wandb", "wandb_id", "log", "RESULTS.md")  # RESULTS.md is results.json with its minutes
+UNLIKE = ("wandb", "wandb_id", "log", "RESULTS.md", "index.html")  # the last two are results.json with its minutes
 
 
 def start(folder: Path) -> subprocess.Popen:
