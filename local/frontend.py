@@ -16,10 +16,15 @@ def source(cfg: DictConfig) -> tuple[Path, str]:
     return Path(cfg.dirs.frontend), "global"
 
 
+def autoencoder_path(cfg: DictConfig) -> Path:
+    """Where stage 3 leaves an arm's autoencoder."""
+    return Path(cfg.dirs.pretrain) / "autoencoder.pt"
+
+
 def checkpoint_path(cfg: DictConfig) -> Path | None:
     """The pretrained autoencoder whose encoder is fine-tuned with the recognizer, if the arm has one."""
     if cfg.recognizer.frontend != "finetuned":
         return None
     if cfg.dirs.pretrain is None:
         raise InputError(f"recognizer.frontend=finetuned: arm {cfg.arm.name} has no encoder to fine-tune; use frozen")
-    return Path(cfg.dirs.pretrain) / "autoencoder.pt"
+    return autoencoder_path(cfg)

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from local import terminal
 from local.errors import InputError, refusals_reported
-from local.tree import WIDE, Tree, Trial, differing
+from local.tree import Tree, Trial, differing
 
 FIRST = ("wer", "state", "arm", "seed")
 LAST = ("cost", "directory")
@@ -74,7 +74,7 @@ def ordered(trials: list[Trial], column: str) -> list[Trial]:
 
 def show(trials: list[Trial], names: list[str], console: Console) -> None:
     """The table, how many stand how, and why those that failed did."""
-    table = Table(box=None, header_style="cyan", padding=(0, 1, 0, 0))
+    table = terminal.table()
     called = titles(trials)
     for name in names:
         title = called.get(name, name).replace(" ", "\n", 1).replace(".", ".\n")
@@ -147,7 +147,7 @@ def main() -> None:
             plot(trials, names, args.plot)
     except InputError as error:
         sys.exit(f"error: {error}")
-    show(trials, names, Console(width=WIDE))
+    show(trials, names, Console(width=terminal.WIDE))
 
 
 if __name__ == "__main__":

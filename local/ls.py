@@ -10,13 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
 from rich.text import Text
 
-from local import failure
+from local import failure, terminal
 from local.errors import InputError, refusals_reported
 from local.lock import lock_of, seized
-from local.tree import LEFT, WIDE, Tree, differing, words
+from local.tree import LEFT, Tree, differing, words
 
 STYLES = {"running": "cyan", "killed": "yellow", "failed": "red", "stale": "yellow", "set aside": "yellow"}
 GOES = ("set aside", "killed", "failed")  # what --clean names
@@ -82,7 +81,7 @@ def listing(tree: Tree) -> list[Row]:
 
 def show(rows: list[Row], console: Console) -> None:
     """A line a directory, and the sum of their sizes."""
-    table = Table(box=None, header_style="cyan", padding=(0, 1, 0, 0))
+    table = terminal.table()
     for title in ("directory", "stage", "size", "state", "settings"):
         table.add_column(title, justify="right" if title == "size" else "left", overflow="fold")
     keys = {
@@ -111,7 +110,7 @@ def one(rows: list[Row], pattern: str) -> Row:
 
 def show_difference(a: Row, b: Row, console: Console) -> None:
     """The settings in which two differ, or that there are none."""
-    table = Table(box=None, header_style="cyan", padding=(0, 1, 0, 0))
+    table = terminal.table()
     for title in ("setting", a.name, b.name):
         table.add_column(Text(title), overflow="fold")
     for key in sorted(a.settings.keys() | b.settings.keys()):
@@ -139,7 +138,7 @@ def delete(tree: Tree, rows: list[Row], console: Console) -> None:
 def main() -> None:
     """List, compare or clean."""
     args = arguments()
-    console = Console(width=WIDE)
+    console = Console(width=terminal.WIDE)
     try:
         with refusals_reported(args.exp):
             tree = Tree(args.exp)

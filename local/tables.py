@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from local import holdings
+from local import holdings, terminal
 from local.results import BASELINES
 
 ALPHA = 0.05
@@ -232,7 +231,7 @@ def print_section(section: Section, console: Console, width: int) -> None:
     """A table without lines; long names are folded."""
     if section.caption:
         console.print(Text(section.caption), width=width)
-    table = Table(box=None, header_style="cyan", padding=(0, 1, 0, 0))
+    table = terminal.table()
     for i, name in enumerate(section.header):
         justify = "right" if i > 1 else "left"
         table.add_column(Text(name), justify=justify, overflow="fold", no_wrap="interval" in name)

@@ -17,7 +17,6 @@ from local.marker import damage, digest, read_json, read_marker
 
 CHAIN = ("pretrain", "bottleneck", "finetune", "lm", "decode", "score")  # what a trial makes, in this order
 DERIVED = ("labels.name", "decoder.lm")  # they follow from other settings
-WIDE = 1000  # columns of output: a table is as wide as it must be, and a terminal folds its lines
 LEFT = re.compile(r"\.(partial|stale-\d+)$")  # the end of the name of what no stage reads
 
 

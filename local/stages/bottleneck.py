@@ -6,6 +6,7 @@ Beside them what they hold on dev, `quality.json` and `reconstruction.png`.
 import json
 from pathlib import Path
 
+from local.frontend import autoencoder_path
 from local.stage import stage
 
 
@@ -32,7 +33,7 @@ def _encode(cfg, splits: list[str], features: Path, partial: Path, final: Path):
     from lightning_modules.fit import device, place
     from local import archive
 
-    module, _ = checkpoint.load(Path(cfg.dirs.pretrain) / "autoencoder.pt", features.name)
+    module, _ = checkpoint.load(autoencoder_path(cfg), features.name)
     module.to(device(cfg.trainer.accelerator))
     for split in splits:
         data = place(archive.read(features / split, cfg.features.cmvn), cfg.trainer.accelerator)

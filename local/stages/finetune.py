@@ -7,7 +7,7 @@ from pathlib import Path
 from local import augmentation
 from local.config import make, plain
 from local.errors import InputError
-from local.frontend import checkpoint_path, source
+from local.frontend import autoencoder_path, checkpoint_path, source
 from local.labels import subset
 from local.stage import cell_name, stage
 from local.text import aligned, encode_all, feasibility
@@ -95,10 +95,7 @@ def _health(cfg, partial: Path, dropped: int) -> dict:
 
 def _recognizer(cfg, input_dim: int, input_stride: int):
     """The untrained recognizer around its pretrained front end, and the settings that rebuild it."""
-    import torch
-
     from lightning_modules import checkpoint
-    from local import archive
 
     units = plain(cfg, "units")
     settings = plain(cfg, "recognizer") | {
@@ -110,28 +107,31 @@ def _recognizer(cfg, input_dim: int, input_stride: int):
         return checkpoint.build(settings), settings
     pretrained, settings["autoencoder"] = checkpoint.load(path, Path(cfg.dirs.features).name)
     module = checkpoint.build(settings)
-    module.carry(pretrained, *map(torch.from_numpy, archive.statistics(Path(cfg.dirs.frontend) / "pretrain")))
+    module.carry(pretrained, *_statistics(cfg.dirs.frontend))
     return module, settings
+
+
+def _statistics(directory: str) -> list:
+    """Mean and deviation [D] of the pretraining part of an archive, as tensors."""
+    import torch
+
+    from local import archive
+
+    return [*map(torch.from_numpy, archive.statistics(Path(directory) / "pretrain"))]
 
 
 def _input(cfg) -> dict | None:
     """How audio becomes what the recognizer reads, for its use by itself; None if another toolkit extracted that."""
-    import torch
-
     from lightning_modules import checkpoint
-    from local import archive
-
-    def statistics(directory: str) -> list:
-        return [*map(torch.from_numpy, archive.statistics(Path(directory) / "pretrain"))]
 
     features = {key: plain(cfg, "features")[key] for key in ("extractor", "cmvn")}
-    found = features | {"statistics": statistics(cfg.dirs.features) if cfg.features.cmvn == "global" else None}
+    found = features | {"statistics": _statistics(cfg.dirs.features) if cfg.features.cmvn == "global" else None}
     if source(cfg)[0] == Path(cfg.dirs.features):
         return found | {"frontend": None}
     if cfg.dirs.pretrain is None:
         return None
-    module, settings = checkpoint.load(Path(cfg.dirs.pretrain) / "autoencoder.pt", Path(cfg.dirs.features).name)
-    frontend = {"settings": settings, "state": module.state_dict(), "statistics": statistics(cfg.dirs.frontend)}
+    module, settings = checkpoint.load(autoencoder_path(cfg), Path(cfg.dirs.features).name)
+    frontend = {"settings": settings, "state": module.state_dict(), "statistics": _statistics(cfg.dirs.frontend)}
     return found | {"frontend": frontend}
 
 
