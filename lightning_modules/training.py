@@ -1,10 +1,14 @@
 """What every training shares: its settings, seeds by step, the optimizer, and a stop when the loss is not finite."""
 
+import math
+
 import pytorch_lightning as pl
 import torch
 
 from lightning_modules.batch import Batch, seed_of
 from local.errors import InputError
+
+LOOK_EVERY = 50  # updates between two looks at a GPU's losses, for which the processor waits
 
 
 class Training(pl.LightningModule):
@@ -40,6 +44,7 @@ class Training(pl.LightningModule):
         self.learning_rate, self.warmup, self.precision_name = learning_rate, warmup, precision
         self.batch_seconds, self.crop_seconds, self.augmentation = batch_seconds, crop_seconds, augmentation
         self.average = average
+        self.unseen: list[tuple[int, list[str], torch.Tensor]] = []  # step, ids and loss of batches not yet looked at
         torch.manual_seed(seed_of(seed, "initialization"))  # before a subclass makes its layers
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -57,8 +62,8 @@ class Training(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """AdamW; the rate rises over the `warmup` share of the updates and falls linearly to zero."""
-        fused = self.device.type == "cuda"
-        optimizer = torch.optim.AdamW(self.parameter_groups(), lr=self.learning_rate, weight_decay=0.01, fused=fused)
+        # Not fused: Lightning does not clip the gradients of a fused optimizer in mixed precision.
+        optimizer = torch.optim.AdamW(self.parameter_groups(), lr=self.learning_rate, weight_decay=0.01)
         rise = max(1, round(self.warmup * self.updates))
         fall = max(1, self.updates - rise)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -67,10 +72,22 @@ class Training(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def finite(self, loss: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return the loss, weighed by the batch's share; raises InputError with step and ids if not finite."""
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"{self.name}: the loss is {loss.item()} at step {self.global_step}, expected a finite number; lower "
-                f"its learning rate, or look at the utterances of this batch: {' '.join(batch.ids)}"
-            )
+        """Return the loss, weighed by the batch's share; raises InputError with step and ids if one is not finite.
+
+        On a GPU some updates later, but before a checkpoint is written.
+        """
+        self.unseen.append((self.global_step, batch.ids, loss.detach()))
+        if self.device.type == "cpu" or len(self.unseen) == LOOK_EVERY:
+            self.on_validation_start()
         return loss if batch.share == 1 else batch.share * loss
+
+    def on_validation_start(self) -> None:
+        """Look at the losses since the last look."""
+        losses = torch.stack([loss for *_, loss in self.unseen]).tolist() if self.unseen else []
+        for (step, ids, _), loss in zip(self.unseen, losses, strict=True):
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"{self.name}: the loss is {loss} at step {step}, expected a finite number; lower its learning "
+                    f"rate, or look at the utterances of this batch: {' '.join(ids)}"
+                )
+        self.unseen.clear()

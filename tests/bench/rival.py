@@ -43,10 +43,10 @@ def settings(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def configuration(*overrides: str):
-    """Of an arm of recipe mini_librispeech."""
+def configuration(*overrides: str, recipe: str = "mini_librispeech"):
+    """Of an arm of a recipe for mini LibriSpeech."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", ["recipe=mini_librispeech", *overrides])
+        return compose("config", [f"recipe={recipe}", *overrides])
 
 
 def utterances(cfg, split: str) -> list[Utterance]:
@@ -84,7 +84,7 @@ def ours(arguments: argparse.Namespace) -> None:
 
     Batcher.cut = counted
     torch.set_num_threads(1)
-    cfg = configuration(*settings(arguments))
+    cfg = configuration(*settings(arguments), recipe=arguments.recipe)
     shutil.rmtree(cfg.dirs.finetune, ignore_errors=True)
     start = now()
     stage_named("finetune")(cfg)
@@ -102,7 +102,7 @@ def rival(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
-    cfg, out = configuration(*settings(arguments)), Path("rival")
+    cfg, out = configuration(*settings(arguments), recipe=arguments.recipe), Path("rival")
     encoder = theirs.text_encoder(plain(cfg, "units")["inventory"])
     out.mkdir(exist_ok=True)
     train, dev = (theirs.dataset(utterances(cfg, split), encoder, out / f"{split}.json") for split in ("train", "dev"))
@@ -128,6 +128,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--hours", default="1", help="of labels, or all")
     parser.add_argument("--updates", type=int, help="of ours; the recipe's")
     parser.add_argument("--seed", default=1, type=int)
+    parser.add_argument("--recipe", default="mini_librispeech", choices=("mini_librispeech", "mini_librispeech_gpu"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--model", default="strided", choices=("crdnn", "strided"), help="of the rival")
     parser.add_argument("--width", default=128, type=int, help="of the rival")
@@ -147,7 +148,7 @@ def main() -> None:
     work = Path(arguments.work or tempfile.mkdtemp(prefix="rival-"))
     work.mkdir(exist_ok=True)
     here = {"cwd": work, "env": os.environ | {"PYTHONPATH": str(CONF.parent), "OMP_NUM_THREADS": "1"}}
-    stages = ["recipe=mini_librispeech", "stage=0", "stop_stage=2", *settings(arguments)]
+    stages = [f"recipe={arguments.recipe}", "stage=0", "stop_stage=2", *settings(arguments)]
     subprocess.run([sys.executable, "-m", "local.run", "-m", *stages], check=True, stdout=subprocess.DEVNULL, **here)
     found, seconds = {}, []
     for side in ("ours", "rival"):
