@@ -234,13 +234,11 @@ def digests(cfg: DictConfig) -> dict[str, str]:
     return {key: signature(node, key) for key in node}
 
 
-def write_list(
-    named: list[tuple[list[str], DictConfig]], name: str = "", trials: dict[str, dict[str, int]] | None = None
-) -> str:
+def write_list(named: list[tuple[list[str], DictConfig]], name: str = "", more: Mapping[str, dict] = {}) -> str:
     """Write what report and leaderboard need of each cell to a file of that name, or named by its content; return it.
 
-    A cell comes with the swept overrides that made it; of several that made the same, those that they share. `trials`
-    says how many of a search each arm had, by how they ended.
+    A cell comes with the swept overrides that made it; of several that made the same, those that they share. `more` has
+    what else is to be said of some, by their score directories.
     """
     cells, made = {}, {}
     for overrides, cfg in named:
@@ -265,10 +263,9 @@ def write_list(
             "rate": cfg.units.rate,
             "best": plain(cfg, "recognizer").get("best", "wer"),
             "splits": OmegaConf.to_container(cfg.decoder.splits),
-            "trials": trials and trials[cfg.arm.name],
             "dirs": dirs,
             "config": settings(cfg),
-        }
+        } | more.get(dirs["score"], {})
     text = json.dumps(list(cells.values()), indent=1) + "\n"
     path = Path("exp/cells") / f"{name or hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -45,10 +45,10 @@ class Halving:
             self.folders[share].mkdir(parents=True, exist_ok=True)
             write_atomically(self.folders[share] / self.name, json.dumps({"step": step, "best": best}) + "\n")
 
-    def recorded(self) -> list[tuple[int, float]]:
-        """Step and best rate at each rung that the training of this name came to, in the order of the rungs."""
+    def recorded(self) -> dict[int, float]:
+        """The best rate by step, for each rung that the training came to."""
         found = (read_json(folder / self.name) for folder in self.folders.values())
-        return [(one["step"], one["best"]) for one in found if one]
+        return {one["step"]: one["best"] for one in found if one}
 
     def __call__(self, rows: list[dict]) -> None:
         """After each validation; raises Stopped if this was a rung, and the training is not good enough to go on."""

@@ -21,7 +21,6 @@ from local.errors import InputError
 from local.lock import lock_of, seized
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-DIGITS = 4  # of a number that is drawn: enough, and a command line can be read
 ENDED = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -37,6 +36,15 @@ def distribution(override: Override) -> BaseDistribution:
         raise InputError(f"{override.input_line}: {error}") from None
 
 
+def _words(override: Override) -> str:
+    """What a distribution allows, always written alike."""
+    if not override.is_interval_sweep():
+        return ",".join(override.sweep_string_iterator())
+    value = override.value()
+    interval = f"interval({value.start},{value.end})"
+    return f"tag(log,{interval})" if "log" in value.tags else interval
+
+
 class Study:
     """The study of an arm in the file `path`, over a `space` of overrides by key.
 
@@ -47,7 +55,7 @@ class Study:
         self.path, self.arm = path, arm
         self.space = {key: distribution(override) for key, override in space.items()}
         about = {
-            "space": {key: override.get_value_element_as_str() for key, override in space.items()},
+            "space": {key: _words(override) for key, override in space.items()},
             "settings": json.loads(json.dumps(settings)),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,19 +90,12 @@ class Study:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     def finished(self) -> list[FrozenTrial]:
-        """Those that came to the end."""
-        return self.trials(TrialState.COMPLETE)
+        """Those that came to the end, the best on dev first."""
+        return sorted(self.trials(TrialState.COMPLETE), key=lambda trial: trial.value)
 
     def counts(self) -> dict[str, int]:
         """How many are finished, stopped and failed."""
         return {name: len(self.trials(state)) for name, state in ENDED.items()}
-
-    def best(self) -> str:
-        """The best trial, in words, or nothing."""
-        if not self.finished():
-            return ""
-        best = self.study.best_trial
-        return f"; the best has {best.value:.2f} % on dev: {' '.join(overrides(best.params))}"
 
     def begun(self) -> list[Trial]:
         """Those that nobody is at any more: their driver was killed."""
@@ -103,7 +104,7 @@ class Study:
             if trial.params.keys() == self.space.keys():
                 left.append(Trial(self.study, trial._trial_id))  # Optuna has no other way to go on with one
             else:
-                self.finish(Trial(self.study, trial._trial_id), [], None, "its driver was killed while it was drawn")
+                self.finish(Trial(self.study, trial._trial_id), {}, None, "its driver was killed while it was drawn")
         return left
 
     def draw(self) -> Trial:
@@ -112,21 +113,14 @@ class Study:
         self.study.sampler = TPESampler(seed=int(digest[:8], 16))  # Bergstra et al. 2011
         return self.study.ask(self.space)
 
-    def finish(self, trial: Trial, rungs: list[tuple[int, float]], wer: float | None, failed: str = "") -> None:
+    def finish(self, trial: Trial, rungs: dict[int, float], wer: float | None, failed: str = "") -> None:
         """A trial has ended, with a WER on dev in percent, or stopped at the last rung, or failed for a reason."""
-        for step, best in rungs:
+        for step, best in rungs.items():
             trial.report(best, step)
         if failed:
             trial.set_user_attr("reason", failed)
         state = TrialState.FAIL if failed else TrialState.PRUNED if wer is None else TrialState.COMPLETE
         self.study.tell(trial, wer, state)
-
-
-def overrides(params: dict) -> list[str]:
-    """The settings of a trial as a command line has them."""
-    return [
-        f"{key}={value:.{DIGITS}g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()
-    ]
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log
 from omegaconf import DictConfig
 
-from local import failure, study
+from local import failure
 from local.cells import SOME_FAILED, Cells, Killed, settings, values, write_list
+from local.config import plain
 from local.errors import InputError, refusals_reported
 from local.halving import Halving
 from local.marker import read_json
@@ -36,11 +37,14 @@ class Arm:
     """
 
     def __init__(self, overrides: list[str], cell: DictConfig, space: dict[str, Override]) -> None:
+        from local.study import Study  # Optuna takes half a second, and other sweeps do without
+
         searched = [key.rpartition("@")[2] for key in space]
-        fixed = flat(settings(cell) | {"halving": {key: cell.halving[key] for key in ("at", "keep")}})
+        halving = {key: value for key, value in plain(cell, "halving").items() if key != "rungs"}
+        fixed = flat(settings(cell) | {"halving": halving})
         fixed = {k: v for k, v in fixed.items() if not any(k == s or k.startswith(f"{s}.") for s in searched)}
         self.name, self.overrides, self.cell = cell.arm.name, overrides, cell
-        self.study = study.Study(Path(cell.sweep.study), self.name, space, fixed)
+        self.study = Study(Path(cell.sweep.study), self.name, space, fixed)
         self.left = self.missing()
 
     def missing(self) -> int:
@@ -60,7 +64,10 @@ class Arm:
         line = f"{self.name}: " + ", ".join(f"{count} {name}" for name, count in self.study.counts().items())
         if missing := self.missing():
             line += f", and {missing} of {self.cell.sweep.trials} missing, which the same command draws"
-        return line + self.study.best()
+        if finished := self.study.finished():
+            best = " ".join(spelled(finished[0].params))
+            line += f"; the best has {finished[0].value:.2f} % on dev: {best}"
+        return line
 
 
 class Trials(Cells):
@@ -78,6 +85,8 @@ class Trials(Cells):
             sys.exit(f"error: {error}")
 
     def _sweep(self, arguments: list[str]) -> list[JobReturn]:
+        from local.study import alone
+
         arms = self.arms(arguments)
         _, cell, _ = arms[0]
         last, path = stage_number(cell.stop_stage), Path(cell.sweep.study)
@@ -90,10 +99,12 @@ class Trials(Cells):
             raise InputError(f"--stop-stage {STAGES[last]}: a trial ends in its WER on dev; stop at score, or later")
         if cell.dry_run:
             trials = f"{path}, to {cell.sweep.trials} trials of each arm"
-            print(f"to run 3-7 search   {trials}" if last == 7 else f"to run 8 report     {cell.dirs.report}")
+            print(
+                f"to run 3-7 search   {trials}" if last == 7 else f"to run 8 report     {cell.dirs.report}", flush=True
+            )
             return []
         if last == 7:
-            with study.alone(path):
+            with alone(path):
                 return self.search([Arm(*one) for one in arms])
         if not path.exists():
             raise InputError(f"{path}: no such study; run stage 7 (score), which runs the trials, first")
@@ -146,7 +157,7 @@ class Trials(Cells):
 
     def trial(self, arm: Arm, params: dict) -> tuple[list[str], DictConfig]:
         """The settings that were drawn, without those that others leave without a meaning, and the cell."""
-        drawn = study.overrides(params)
+        drawn = spelled(params)
         kept, cell = self.reduced([*arm.overrides, *drawn])
         return [override for override in drawn if override in kept], cell
 
@@ -161,11 +172,21 @@ class Trials(Cells):
 
     def report(self, arms: list[Arm]) -> list[JobReturn]:
         """Of all trials that came to an end; how many each arm had goes with them."""
-        finished = [self.trial(arm, one.params) for arm in arms for one in arm.study.finished()]
+        finished, more = [], {}
+        for arm in arms:
+            for one in arm.study.finished():
+                finished.append(self.trial(arm, one.params))
+                _, cell = finished[-1]
+                more[cell.dirs.score] = {"trial": one.number, "trials": arm.study.counts()}
         if not finished:
             raise InputError(f"{arms[0].study.path}: no trial is finished; run stage 7 (score), which runs them, first")
-        cells = write_list(finished, trials={arm.name: arm.study.counts() for arm in arms})
+        cells = write_list(finished, more=more)
         return self.launched([[*arms[0].overrides, f"cells={cells}"]])
+
+
+def spelled(params: dict) -> list[str]:
+    """The settings of a trial as a command line has them, numbers with as many digits as one can read."""
+    return [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()]
 
 
 def tell(arm: Arm, trial, cell: DictConfig, ended: JobReturn) -> str:
@@ -179,7 +200,7 @@ def tell(arm: Arm, trial, cell: DictConfig, ended: JobReturn) -> str:
         arm.study.finish(trial, rungs, None)
         return why
     why = failure.told(ended._return_value)
-    arm.study.finish(trial, [], None, failed=why)
+    arm.study.finish(trial, {}, None, failed=why)
     return f"failed: {why}"
 
 
