@@ -3,7 +3,6 @@
 https://optuna.readthedocs.io
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,10 +68,11 @@ class Study:
                 self.study.set_user_attr(what, wanted)
             elif found != wanted:
                 key = next(key for key in sorted(found | wanted) if found.get(key) != wanted.get(key))
-                kind = "another search space" if what == "space" else "trials of other settings"
+                kind = "another search space" if what == "space" else "trials with other settings"
+                then, now = (one.get(key, "one value") for one in (found, wanted))
                 raise InputError(
-                    f"{path}: a study of {arm} in {kind}: {key}={found.get(key)}, not {wanted.get(key)}; ask for what "
-                    "it has, or begin another: sweep.study=FILE"
+                    f"{path}: a study of {arm} in {kind}: {key} was {then}, and is {now}; give it what it was, or "
+                    "begin another study: sweep.study=FILE"
                 )
 
     @contextmanager
@@ -108,9 +108,8 @@ class Study:
         return left
 
     def draw(self) -> Trial:
-        """A new trial, a function of the trials before it: a resumed study draws what it would have drawn."""
-        digest = hashlib.sha256(f"{self.arm} {len(self.trials())}".encode()).hexdigest()
-        self.study.sampler = TPESampler(seed=int(digest[:8], 16))  # Bergstra et al. 2011
+        """A new trial, which follows from those before it; the first ones are as random, and the same, in each arm."""
+        self.study.sampler = TPESampler(seed=len(self.trials()))  # Bergstra et al. 2011
         return self.study.ask(self.space)
 
     def finish(self, trial: Trial, rungs: dict[int, float], wer: float | None, failed: str = "") -> None:

@@ -46,6 +46,7 @@ class Arm:
         self.name, self.overrides, self.cell = cell.arm.name, overrides, cell
         self.study = Study(Path(cell.sweep.study), self.name, space, fixed)
         self.left = self.missing()
+        Halving(cell)  # which has its own complaints
 
     def missing(self) -> int:
         """How many trials it has not had yet."""
