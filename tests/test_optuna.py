@@ -54,8 +54,7 @@ def test_the_report_says_how_many_trials_each_arm_had_and_with_which_settings(se
     assert "| none | 2 | 2 | 0 | 0 |" in written and "| masked | 2 | 2 | 0 | 0 |" in written
     for trial in trials(searched, "none"):
         rate = f"recognizer.learning_rate={trial.params['recognizer.learning_rate']:.4g}"
-        (line,) = [line for line in written.splitlines() if rate in line]
-        assert line.startswith(f"| none (trial {trial.number}) |")
+        assert f"| none (trial {trial.number}) | {rate} " in written
 
 
 def test_the_same_command_runs_nothing_again_and_more_trials_are_added_to_what_there_is(searched, tmp_path):
@@ -75,12 +74,8 @@ def test_the_same_command_runs_nothing_again_and_more_trials_are_added_to_what_t
     "settings, message",
     [
         (["recognizer.learning_rate=interval(0.001,0.01)"], "a study of none in another search space: recognizer."),
-        (
-            ["recognizer.frontend_rate=0.1"],
-            "recognizer.frontend_rate was tag(log,interval(0.05,1.0)), and is one value",
-        ),
+        (["recognizer.frontend_rate=0.1"], "frontend_rate was tag(log,interval(0.05,1.0)), and is one value; give it"),
         (["labels.seed=3", f"sweep.study={STUDY}"], "in trials with other settings: labels.seed was 0, and is 3"),
-        (["halving.keep=0.3"], "in trials with other settings: halving.keep was 0.5, and is 0.3"),
         (["sweep.study=output.txt"], "output.txt: no study can be read there (file is not a database); name another"),
         (["sweep.study=new.db", "halving.keep=2"], "halving.keep=2 halving.at=[0.25, 0.5]: expected a share"),
         (["sweep.study=new.db", "recognizer.learning_rate=interval(2,1)"], "recognizer.learning_rate=interval(2,1): "),
@@ -99,15 +94,15 @@ def test_what_a_search_cannot_do_is_one_line(searched, tmp_path, settings, messa
 def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_others_go_on(tiny, tmp_path):
     folder = borrow(tiny, tmp_path)
     single = ("recognizer.learning_rate=0.01", "recognizer.frontend_rate=0.1", "recognizer.encoder.dropout=0.1")
-    settings = (*SEARCH, "arm=none", *single, "recognizer.stride=4,400", "sweep.trials=6", "sweep.draw=6")
+    settings = (*SEARCH, "arm=none", *single, "recognizer.stride=4,400", "sweep.trials=4", "sweep.draw=4")
     output = recipe(folder, *settings)
     good, bad = ([t for t in trials(folder, "none") if t.params["recognizer.stride"] == s] for s in ("4", "400"))
-    assert good and bad and len(good) + len(bad) == 6
+    assert good and bad and len(good) + len(bad) == 4
     assert {trial.state for trial in good} == {TrialState.COMPLETE}
     assert {trial.state for trial in bad} == {TrialState.FAIL}
     reason = "recognizer.stride=400: CTC can align none of"
     assert all(trial.user_attrs["reason"].startswith(reason) for trial in bad)
-    assert f"{len(good)} finished, 0 stopped, {len(bad)} failed, and {len(bad)} of 6 missing" in output
+    assert f"{len(good)} finished, 0 stopped, {len(bad)} failed, and {len(bad)} of 4 missing" in output
     assert output.count("finetune: done in") == 1 and "Traceback" not in output  # equal trials are one cell
     assert {row["state"]: row["reason"][: len(reason)] for row in board(folder)} == {"done": "", "failed": reason}
 
@@ -118,9 +113,7 @@ def test_the_worse_half_is_stopped_at_a_rung_and_a_plain_cell_goes_on_from_there
     rung = folder / f"{STUDY}.rungs/none/0.5"
     rung.mkdir(parents=True)
     (rung / "none-00000000").write_text('{"step": 4, "best": 1.0}\n')
-    with pytest.raises(
-        Stopped, match=r"stopped at update 4 of 8: .* % on dev, and of 2 trials so far 50% have at most 1"
-    ):
+    with pytest.raises(Stopped, match="stopped at update 4 of 8: .* of 2 trials so far 50% have at most 1.00 %"):
         here(folder, 5, 5, *cell, "sweep=optuna")
     assert len(list(rung.iterdir())) == 2
     (row,) = board(folder)
