@@ -57,6 +57,12 @@ def batcher(
 class _Kept(ModelCheckpoint):
     """The checkpoint best on dev, and the last."""
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """After each validation; Lightning itself writes the last one only if it is the best, too."""
+        super().on_train_epoch_end(trainer, module)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
     def load_state_dict(self, state: dict) -> None:
         """From the last checkpoint; Lightning itself forgets the best if the folder was moved meanwhile."""
         best, last = (str(Path(self.dirpath) / f"{name}.ckpt") for name in ("best", "last"))

@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> float | None:
         return dev_wer(cfg)
     except (InputError, Stopped) as error:
         if HydraConfig.get().mode == RunMode.RUN:
-            sys.exit(f"error: {error}")
+            sys.exit(str(error) if isinstance(error, Stopped) else f"error: {error}")
         raise  # the sweep prints it, once all cells have ended
     except Exception:
         log.exception("[%s] failed", cell_name(cfg))

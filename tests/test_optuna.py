@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 
 from local.failure import Stopped
@@ -109,21 +110,23 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_others_go_on(tin
 
 def test_the_worse_half_is_stopped_at_a_rung_and_a_plain_cell_goes_on_from_there(tiny, tmp_path):
     folder = borrow(tiny, tmp_path)
-    cell = ("arm=none", "decoder.splits=[dev]", "recognizer.updates=8", "recognizer.best=cer")
+    cell = ("arm=none", "decoder.splits=[dev]", "recognizer.updates=12", "recognizer.best=cer")
     rung = folder / f"{STUDY}.rungs/none/0.5"
     rung.mkdir(parents=True)
-    (rung / "none-00000000").write_text('{"step": 4, "best": 1.0}\n')
-    with pytest.raises(Stopped, match="stopped at update 4 of 8: .* of 2 trials so far 50% have at most 1.00 %"):
+    (rung / "none-00000000").write_text('{"step": 6, "best": 1.0}\n')
+    with pytest.raises(Stopped, match="stopped at update 6 of 12: .* of 2 trials so far 50% have at most 1.00 %"):
         here(folder, 5, 5, *cell, "sweep=optuna")
     assert len(list(rung.iterdir())) == 2
+    (last,) = folder.glob("exp/**/last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == 4  # though the best was that of step 2
     (row,) = board(folder)
-    assert row["state"] == "stopped" and row["stage"] == "finetune" and row["reason"].startswith("stopped at update 4")
-    assert "stopped at update 4 of 8" in printed(folder, "local.ls", "--clean")
+    assert row["state"] == "stopped" and row["stage"] == "finetune" and row["reason"].startswith("stopped at update 6")
+    assert "stopped at update 6 of 12" in printed(folder, "local.ls", "--clean")
     here(folder, 5, 7, *cell)
     (row,) = board(folder)
     assert row["state"] == "done" and not list(folder.glob("exp/**/*.stopped"))
     history = read_json(folder / row["directory"] / "history.json")
-    assert [point["step"] for point in history] == [2, 4, 6, 8]
+    assert [point["step"] for point in history] == [2, 4, 6, 8, 10, 12]
 
 
 def test_a_search_stops_what_lags_behind_and_counts_it(tiny, tmp_path):
