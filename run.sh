@@ -18,6 +18,7 @@ usage() {
   --dry-run              say what each stage would do, and why; do nothing
   key=value              any setting of conf/; commas sweep: arm=none,masked seed=1,2,3 labels.hours=0.5,1
                          (-m is understood, and implied)
+  sweep=optuna           a search for the best settings of each arm, sweep.trials=20; what it tries: conf/sweep/optuna.yaml
   hydra/launcher=slurm   each cell is a job of a SLURM cluster; its settings: conf/hydra/launcher/slurm.yaml
 
 USAGE

@@ -57,6 +57,12 @@ def batcher(
 class _Kept(ModelCheckpoint):
     """The checkpoint best on dev, and the last."""
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """After each validation; Lightning itself writes the last one only if it is the best, too."""
+        super().on_train_epoch_end(trainer, module)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
     def load_state_dict(self, state: dict) -> None:
         """From the last checkpoint; Lightning itself forgets the best if the folder was moved meanwhile."""
         best, last = (str(Path(self.dirpath) / f"{name}.ckpt") for name in ("best", "last"))
@@ -69,12 +75,15 @@ class _Kept(ModelCheckpoint):
         counted.update(dict.fromkeys(counted, 0))
 
 
-def fit(module: Training, train: Batcher, dev: Batcher, out: Path, title: str, logger, trainer: dict) -> dict:
+def fit(
+    module: Training, train: Batcher, dev: Batcher, out: Path, title: str, logger, trainer: dict, **history
+) -> dict:
     """Train `module` and leave it with the weights that were best on dev.
 
     Writes `out`/history.json, and checkpoints into `out`/checkpoints, from which it continues. Returns
     `updates`, `device_seconds`, and the validation metrics of the chosen checkpoint. `trainer` holds Lightning's
-    settings and `auto_batch`: whether a batch that does not fit into memory is taken in parts, twice as many each time.
+    settings and `auto_batch`: whether a batch that does not fit into memory is taken in parts, twice as many each time;
+    `history` those of History, as `watch`.
     """
     summary = {"updates": module.updates, "device_seconds": 0.0}
     rows = []
@@ -82,7 +91,7 @@ def fit(module: Training, train: Batcher, dev: Batcher, out: Path, title: str, l
         settings = dict(trainer)
         halve, parts = settings.pop("auto_batch", False), 1
         begins = {key: value.clone() for key, value in module.state_dict().items()}
-        while (found := _trained(module, train, dev, out, title, logger, settings, parts)) is None:
+        while (found := _trained(module, train, dev, out, History(title, **history), logger, settings, parts)) is None:
             if not halve or parts >= max(map(len, train.plan(None))):
                 raise InputError(_too_large(module, parts))
             parts *= 2
@@ -97,9 +106,9 @@ def fit(module: Training, train: Batcher, dev: Batcher, out: Path, title: str, l
     return summary
 
 
-def _trained(module: Training, train, dev, out: Path, title: str, logger, settings: dict, parts: int):
+def _trained(module: Training, train, dev, out: Path, history: History, logger, settings: dict, parts: int):
     """The rows of the history and the best checkpoint, or None if a batch in `parts` does not fit into memory."""
-    checkpoints, history = out / "checkpoints", History(title)
+    checkpoints = out / "checkpoints"
     averaging = [EMAWeightAveraging(decay=module.average)] if module.average else []
     keep = _Kept(
         checkpoints, filename="best", monitor=module.monitor, save_last=True,

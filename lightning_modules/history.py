@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger
@@ -13,11 +14,12 @@ LINE_EVERY = 15  # seconds
 class History(pl.Callback):
     """A row for each validation: step, mean training loss since the last, learning rate, seconds, metrics.
 
-    It travels in the checkpoint, so a resumed training has one history; `seconds` counts what was kept.
+    It travels in the checkpoint, so a resumed training has one history; `seconds` counts what was kept. `watch` is
+    called with the rows after each, and may raise to end the training.
     """
 
-    def __init__(self, title: str) -> None:
-        self.title, self.rows, self.seconds = title, [], 0.0
+    def __init__(self, title: str, watch: Callable[[list[dict]], None] = lambda rows: None) -> None:
+        self.title, self.watch, self.rows, self.seconds = title, watch, [], 0.0
         self.losses: list = []
         self.first_step, self.line = 0, 0.0
 
@@ -61,6 +63,7 @@ class History(pl.Callback):
         self.rows.append(row)
         self._record(trainer, row)
         self._say(trainer, " ".join(f"{key} {row[key]:.4g}" for key in ("loss", *sorted(metrics))))
+        self.watch(self.rows)
 
     def _record(self, trainer: pl.Trainer, row: dict) -> None:
         if trainer.logger:

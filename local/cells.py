@@ -16,6 +16,7 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import ConfigCompositionException
@@ -39,6 +40,13 @@ OWN = (
 SIZE = ("width", "layers")  # the settings that say how large a recognizer is
 SOME_FAILED = 3  # the exit status after which run.sh goes on with the other cells
 ROW = ("arm", "seed")  # what a report tells the cells of an entry apart by, without their settings
+
+
+class Killed(InputError):
+    """Jobs were lost with the process of one of them."""
+
+    def __init__(self) -> None:
+        super().__init__("a process of this run was killed, often for want of memory; run again, with fewer jobs")
 
 
 class Cells(Sweeper):
@@ -65,19 +73,9 @@ class Cells(Sweeper):
             sys.exit(f"error: {error}")
         if not jobs:
             return []
-        config = copy.deepcopy(self.config)
-        if asked := config.hydra.launcher.get("n_jobs"):  # joblib's; one job needs no second process
-            config.hydra.launcher.n_jobs = min(asked if asked > 0 else config.machine.jobs, len(jobs))
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self.hydra_context, task_function=self.task_function, config=config
-        )
         try:
-            returns = launcher.launch(jobs, initial_job_idx=0)
-        except RuntimeError as error:
-            if not isinstance(error, BrokenExecutor) and type(error).__name__ != "UncompletedJobError":  # submitit's
-                raise
-            sys.exit("error: a process of this run was killed, often for want of memory; run again, with fewer jobs")
-        except InputError as error:  # of a cluster's launcher
+            returns = self.launched(jobs)
+        except InputError as error:
             sys.exit(f"error: {error}")
         failed = [r for r in returns if r.status != JobStatus.COMPLETED]
         for message in dict.fromkeys(f"error: {told(r._return_value)}" for r in failed):
@@ -88,6 +86,25 @@ class Cells(Sweeper):
         if failed:
             sys.exit(SOME_FAILED if self.several else 1)
         return returns
+
+    def launched(self, jobs: list[list[str]], apart: bool = False) -> list[JobReturn]:
+        """What became of each job; raises Killed, or the InputError of a cluster's launcher.
+
+        `apart`: where jobs run in processes of their own, a single one does too.
+        """
+        config = copy.deepcopy(self.config)
+        if asked := config.hydra.launcher.get("n_jobs"):  # joblib's; one job needs no second process
+            wanted = max(len(jobs), 2 if apart else 1)
+            config.hydra.launcher.n_jobs = min(asked if asked > 0 else config.machine.jobs, wanted)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context, task_function=self.task_function, config=config
+        )
+        try:
+            return launcher.launch(jobs, initial_job_idx=0)
+        except RuntimeError as error:
+            if not isinstance(error, BrokenExecutor) and type(error).__name__ != "UncompletedJobError":  # submitit's
+                raise
+            raise Killed from None
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each distinct job; writes the list of cells of each report."""
@@ -115,25 +132,20 @@ class Cells(Sweeper):
             common = set(asked[0]).intersection(*asked)
             named = [([o for o in cell if o not in common and _key(o) not in ROW], cfg) for cell, cfg in cells]
             reports = dict.fromkeys(cfg.dirs.report for _, cfg in cells)
-            lists = {name: _write_list([one for one in named if one[1].dirs.report == name]) for name in reports}
+            lists = {name: write_list([one for one in named if one[1].dirs.report == name]) for name in reports}
             if STAGES[last] == "report":
                 return [[*cell, f"cells={lists[directory]}"] for directory, cell in jobs.items()]
         return list(jobs.values())
 
     def choices(self, params: Mapping[str, str], arguments: list[str]) -> dict[str, list[str]]:
         """For each key its `key=value` overrides, one for each swept value; arguments replace `params`."""
+        return {key: values(override) for key, override in self.given(params, arguments).items()}
+
+    def given(self, params: Mapping[str, str], arguments: list[str]) -> dict[str, Override]:
+        """For each key what is said of it; arguments replace `params`."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        found = {}
-        given = [f"{k}={'null' if v is None else v}" for k, v in params.items()]  # as Hydra spells it
-        for override in parser.parse_overrides([*given, *arguments]):
-            key = override.get_key_element()
-            if not override.is_sweep_override():
-                found[key] = [f"{key}={override.get_value_element_as_str()}"]
-            elif override.is_discrete_sweep():
-                found[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-            else:
-                raise InputError(f"{override.input_line}: an interval; list the values, as in {key}=1,2,3")
-        return found
+        said = [f"{k}={'null' if v is None else v}" for k, v in params.items()]  # as Hydra spells it
+        return {override.get_key_element(): override for override in parser.parse_overrides([*said, *arguments])}
 
     def reduced(self, overrides: list[str]) -> tuple[list[str], DictConfig]:
         """A cell's overrides without the settings of an autoencoder that its arm lacks, and its configuration."""
@@ -158,6 +170,16 @@ class Cells(Sweeper):
     def compose(self, overrides: list[str]) -> DictConfig:
         """One cell's configuration."""
         return self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+
+
+def values(override: Override) -> list[str]:
+    """A `key=value` for each value that an override sweeps, or its one."""
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}"]
+    if not override.is_discrete_sweep():
+        raise InputError(f"{override.input_line}: an interval; list the values, as in {key}=1,2,3")
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
 def register() -> None:
@@ -185,6 +207,12 @@ def _key(override: str) -> str:
     return override.partition("=")[0]
 
 
+def settings(cfg: DictConfig) -> dict:
+    """All that the directories of a cell sign."""
+    signed = {key for name in MAKER if cfg.dirs[name] for key in signed_keys(cfg, name)}
+    return {key: plain(cfg, key) for key in sorted(signed) if not key.startswith("dirs.")}
+
+
 def digests(cfg: DictConfig) -> dict[str, str]:
     """Of what two arms must have in common to be compared, as local/results.py compares them.
 
@@ -206,16 +234,16 @@ def digests(cfg: DictConfig) -> dict[str, str]:
     return {key: signature(node, key) for key in node}
 
 
-def _write_list(named: list[tuple[list[str], DictConfig]]) -> str:
-    """Write what report and leaderboard need of each cell to a file named by its content; return the path.
+def write_list(named: list[tuple[list[str], DictConfig]], name: str = "", more: Mapping[str, dict] = {}) -> str:
+    """Write what report and leaderboard need of each cell to a file of that name, or named by its content; return it.
 
-    A cell comes with the swept overrides that made it; of several that made the same, those that they share.
+    A cell comes with the swept overrides that made it; of several that made the same, those that they share. `more` has
+    what else is to be said of some, by their score directories.
     """
     cells, made = {}, {}
     for overrides, cfg in named:
         dirs = OmegaConf.to_container(cfg.dirs, resolve=True)
         made[dirs["score"]] = [o for o in made.get(dirs["score"], overrides) if o in overrides]
-        signed = {key for name in MAKER if dirs[name] for key in signed_keys(cfg, name)}
         seedless = copy.deepcopy(cfg)
         with open_dict(seedless):
             seedless.seed = None  # and with it what follows the seed, as `labels.seed` may
@@ -236,10 +264,10 @@ def _write_list(named: list[tuple[list[str], DictConfig]]) -> str:
             "best": plain(cfg, "recognizer").get("best", "wer"),
             "splits": OmegaConf.to_container(cfg.decoder.splits),
             "dirs": dirs,
-            "config": {key: plain(cfg, key) for key in sorted(signed) if not key.startswith("dirs.")},
-        }
+            "config": settings(cfg),
+        } | more.get(dirs["score"], {})
     text = json.dumps(list(cells.values()), indent=1) + "\n"
-    path = Path("exp/cells") / f"{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+    path = Path("exp/cells") / f"{name or hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_atomically(path, text)

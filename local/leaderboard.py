@@ -18,7 +18,7 @@ from local.tree import Tree, Trial, differing
 FIRST = ("wer", "state", "arm", "seed")
 LAST = ("cost", "directory")
 WORDS = ("state", "arm", "corpus", "directory")
-STYLES = {"done": "green", "running": "cyan", "failed": "red", "killed": "yellow"}
+STYLES = {"done": "green", "stopped": "blue", "running": "cyan", "failed": "red", "killed": "yellow"}
 
 
 def arguments() -> argparse.Namespace:
@@ -26,10 +26,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m local.leaderboard",
         description=__doc__.partition("\n\n")[0],
-        epilog="A trial is done, running (a process holds the lock), failed (with its reason), killed (begun, and "
-        "nobody is at it; the same command continues it) or to run. A setting has a column if trials of a corpus "
-        "differ in it, of one arm or, where all of them have it, of any. Cost is that of a trial's trainings, with the "
-        "pretraining that it may share with others.",
+        epilog="A trial is done, stopped (by the rule of its search), running (a process holds the lock), failed (with "
+        "its reason), killed (begun, and nobody is at it; the same command continues it) or to run. A setting has a "
+        "column if trials of a corpus differ in it, of one arm or, where all of them have it, of any. Cost is that of "
+        "a trial's trainings, with the pretraining that it may share with others.",
     )
     parser.add_argument("exp", nargs="?", type=Path, default=Path("exp"), help="the folder of the runs (exp)")
     parser.add_argument(
@@ -73,7 +73,7 @@ def ordered(trials: list[Trial], column: str) -> list[Trial]:
 
 
 def show(trials: list[Trial], names: list[str], console: Console) -> None:
-    """The table, how many stand how, and why those that failed did."""
+    """The table, how many stand how, and why those that failed or were stopped did."""
     table = terminal.table()
     called = titles(trials)
     for name in names:

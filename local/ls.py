@@ -17,8 +17,15 @@ from local.errors import InputError, refusals_reported
 from local.lock import lock_of, seized
 from local.tree import LEFT, Tree, differing, words
 
-STYLES = {"running": "cyan", "killed": "yellow", "failed": "red", "stale": "yellow", "set aside": "yellow"}
-GOES = ("set aside", "killed", "failed")  # what --clean names
+STYLES = {
+    "running": "cyan",
+    "killed": "yellow",
+    "failed": "red",
+    "stopped": "blue",
+    "stale": "yellow",
+    "set aside": "yellow",
+}
+GOES = ("set aside", "killed", "failed", "stopped")  # what --clean names
 
 
 @dataclass(frozen=True)
@@ -38,17 +45,17 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m local.ls",
         description=__doc__.partition(": `")[0] + ".",
-        epilog="A directory is done, running (a process holds its lock), failed or killed (begun, and nobody is at "
-        "it; the same command continues it), stale (complete, but its files or what it was made from changed; the next "
-        "run sets it aside) or set aside. Settings are those in which directories of one stage differ, and sizes leave "
-        "out other directories within.",
+        epilog="A directory is done, running (a process holds its lock), failed, stopped (by the rule of its search), "
+        "killed (begun, and nobody is at it; the same command continues it), stale (complete, but its files or what it "
+        "was made from changed; the next run sets it aside) or set aside. Settings are those in which directories of "
+        "one stage differ, and sizes leave out other directories within.",
     )
     parser.add_argument(
         "pattern", nargs="?", default="", metavar="PATTERN",
         help="part of the name, or with * of all of it; with / of the whole path",
     )  # fmt: skip
     parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="what differs between two, as for two of a pattern")
-    parser.add_argument("--clean", action="store_true", help="list what could go: failed, killed or set aside")
+    parser.add_argument("--clean", action="store_true", help="list what could go: failed, stopped, killed or set aside")
     parser.add_argument("--delete", action="store_true", help="with --clean: delete that, and nothing else")
     parser.add_argument("--exp", type=Path, default=Path("exp"), metavar="DIR", help="the folder of the runs (exp)")
     args = parser.parse_args()
@@ -70,7 +77,7 @@ def listing(tree: Tree) -> list[Row]:
         made, left = tree.made(name), LEFT.search(name)
         if left and left[1] == "partial":
             state = tree.state(name.removesuffix(".partial"))
-            why = failure.reason(tree.path(name.removesuffix(".partial"))) if state == "failed" else None
+            why = failure.reason(tree.path(name.removesuffix(".partial")), state)
         else:
             why = None if left else tree.outdated(name)
             state = "set aside" if left else "stale" if why else "done"

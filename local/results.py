@@ -58,6 +58,8 @@ class Cell:
     untimed: str = ""  #   of all but the front end and the recognizer's updates,
     front_end: str = ""  #   and of the front end, trained or not
     quality: dict | None = None  # what its bottleneck holds (local/quality.py), if that was measured
+    trial: int | None = None  # of a search, its number,
+    trials: dict | None = None  #   and how many the arm had, by how they ended
     tuning: dict | None = None  # a split's trials of the decoder's settings, the best first, if there were any
 
 
@@ -117,11 +119,15 @@ def _entry(cells: list[Cell]) -> dict:
     if cells[0].split == "dev":
         arms.sort(key=lambda arm: arm[cells[0].best])  # dev selects
     utterances, words = int(scores[0].utterances.sum()), int(scores[0].words.length.sum())
-    return {name: getattr(cells[0], name) for name in ENTRY} | {
-        "reference": {"utterances": utterances, "words": words, "sha256": prints[0]},
-        "arms": arms,
-        "comparisons": found,
-    }
+    return (
+        {name: getattr(cells[0], name) for name in ENTRY}
+        | {
+            "reference": {"utterances": utterances, "words": words, "sha256": prints[0]},
+            "arms": arms,
+            "comparisons": found,
+        }
+        | ({"trials": {cell.arm: cell.trials for cell in cells}} if cells[0].trials else {})
+    )
 
 
 def _errors(row: list[tuple[Cell, Scores]], unit: str = "words") -> np.ndarray:
@@ -148,6 +154,7 @@ def _arm(row: list[tuple[Cell, Scores]]) -> dict:
             "augmentation": cell.augmentation,
             "device_seconds": float(np.mean([cell.device_seconds for cell, _ in row])),
         }
+        | ({} if cell.trial is None else {"trial": cell.trial})
         | _quality([cell.quality for cell, _ in row if cell.quality])
     )
 

@@ -13,9 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from local import cells, slurm
+from local import cells, slurm, trials
 from local.config import CONF, check_overrides
 from local.errors import InputError, refusals_reported
+from local.failure import Stopped
 from local.stage import STAGES, cell_name, stage_named, stage_number
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ logging.raiseExceptions = False  # or each line that finds no room in the log co
 # single-threaded and its processes run side by side.
 os.environ["OMP_NUM_THREADS"] = "1"
 cells.register()
+trials.register()
 slurm.register()
 
 
@@ -35,9 +37,9 @@ def main(cfg: DictConfig) -> float | None:
         for name in STAGES[stage_number(cfg.stage) : stage_number(cfg.stop_stage) + 1]:
             stage_named(name)(cfg)
         return dev_wer(cfg)
-    except InputError as error:
+    except (InputError, Stopped) as error:
         if HydraConfig.get().mode == RunMode.RUN:
-            sys.exit(f"error: {error}")
+            sys.exit(str(error) if isinstance(error, Stopped) else f"error: {error}")
         raise  # the sweep prints it, once all cells have ended
     except Exception:
         log.exception("[%s] failed", cell_name(cfg))

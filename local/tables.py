@@ -18,6 +18,7 @@ TUNED = (
     "What dev chose for the decoder, a seed after the other, and, to show what it would have been worth, the rate "
     "that choosing on this split would have claimed; no claim rests on it:"
 )
+TRIALS = "How many trials the search had of each arm; those that failed do not count:"
 BESIDE_HEADER = ("arm", "against", "bootstrap, 95 % interval", "MAPSSWE of seeds", "segments", "z", "p")
 BESIDE = (
     "Beside it, the percentile bootstrap over speakers and seeds, and NIST's matched-pairs test (MAPSSWE) of one seed "
@@ -79,7 +80,7 @@ def names(entry: dict) -> dict[tuple[str, str], str]:
         same = [other for other in entry["arms"] if other["arm"] == row["arm"]]
         more = [row["frontend"]] * (len({other["frontend"] for other in same}) > 1)
         if [other["frontend"] for other in same].count(row["frontend"]) > 1:
-            more.append(row["settings"] or row["signature"])
+            more.append(f"trial {row['trial']}" if "trial" in row else row["settings"] or row["signature"])
         named[row["arm"], row["signature"]] = row["arm"] + (f" ({', '.join(more)})" if more else "")
     return named
 
@@ -201,6 +202,11 @@ def comparisons(entry: dict, beside: str = BESIDE) -> list[Section]:
 def sections(entry: dict) -> list[Section]:
     """The tables of an entry, in their order."""
     found = [Section("", _arm_header(entry), _arm_rows(entry))]
+    if trials := entry.get("trials"):
+        rows = [[arm, str(had["finished"] + had["stopped"]), *map(str, had.values())] for arm, had in trials.items()]
+        found.append(Section(TRIALS, ("arm", "trials", "finished", "stopped", "failed"), rows))
+        settings = [[names(entry)[row["arm"], row["signature"]], row["settings"]] for row in entry["arms"]]
+        found.append(Section("What was drawn for those that finished:", ("trial", "settings"), settings))
     if entry["comparisons"]:
         found += comparisons(entry)
     for caption, table in ((TUNED, _tuned(entry)), (holdings.CAPTION, holdings.table(entry, names(entry)))):

@@ -31,7 +31,7 @@ class Trial:
     directory: str  # of its recognizer
     state: str  # as of Tree.state
     stage: str  # which stands so; score if it is done
-    reason: str  # why that failed, or empty
+    reason: str  # why that failed or was stopped, or empty
     wer: float | None  # on dev, in percent
     seconds: float | None  # of the device, pretraining included; None before a training has ended
 
@@ -66,14 +66,15 @@ class Tree:
         return self._made[name]
 
     def state(self, name: str) -> str:
-        """done, running, failed, killed or to run: how the directory stands that is to have this name."""
+        """done, running, failed, stopped, killed or to run: how the directory stands that is to have this name."""
         path = self.path(name)
         if "content" in self.made(name):
             return "done"
         if held(lock_of(path)):
             return "running"
-        if failure.reason(path) is not None:
-            return "failed"
+        for ended in ("failed", "stopped"):
+            if failure.reason(path, ended) is not None:
+                return ended
         return "killed" if Path(f"{path}.partial").exists() else "to run"
 
     def outdated(self, name: str) -> str:
@@ -145,7 +146,7 @@ class Tree:
         return Trial(
             arm=cell.get("arm", os.path.basename(name).rpartition("-")[0]), seed=settings.pop("seed", None),
             corpus=settings.get("corpus.name", name.split("/")[1]), settings=settings, directory=name, state=state,
-            stage=stage, reason=(failure.reason(self.path(dirs[stage])) or "") if state == "failed" else "",
+            stage=stage, reason=failure.reason(self.path(dirs[stage]), state) or "",
             wer=float(rate.read_text(encoding="utf-8").split()[1]) if rate else None,
             seconds=sum(one["device_seconds"] for one in spent if one) if any(spent) else None,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from local import augmentation
 from local.config import make, plain
 from local.errors import InputError
 from local.frontend import autoencoder_path, checkpoint_path, source
+from local.halving import Halving
 from local.labels import subset
 from local.stage import cell_name, stage
 from local.text import aligned, encode_all, feasibility
@@ -48,7 +49,8 @@ def run(cfg, partial) -> list[str]:
     train = batcher(module, place(train, cfg.trainer.accelerator), labels["train"], crop=False, audio=audio)
     dev = batcher(module, place(dev, cfg.trainer.accelerator), labels["dev"], crop=False)
     with logger.opened(cfg, partial, "finetune") as run_logger:
-        summary = fit(module, train, dev, partial, f"{cell_name(cfg)} finetune", run_logger, dict(cfg.trainer))
+        title, more = f"{cell_name(cfg)} finetune", {"watch": Halving(cfg)} if cfg.halving else {}
+        summary = fit(module, train, dev, partial, title, run_logger, dict(cfg.trainer), **more)
         summary["health"] = _health(cfg, partial, dropped)
         numbers = {f"health/{key}": value for key, value in summary["health"].items() if isinstance(value, int | float)}
         run_logger.log_metrics(numbers, step=module.updates)
