@@ -79,6 +79,7 @@ MODELS = {
     ),
     "transformer": lambda: member("masked", *attentive("transformer")),
     "conformer": lambda: member("masked", *attentive("conformer")),
+    "encoder of convolutions": lambda: member("masked", *attentive("convolutional")),
     "convolutional": lambda: member("convolutional"),
     "waveform": lambda: member("waveform", "autoencoder.width=16", dim=160),
     "waveform to filterbanks": lambda: member("waveform", "autoencoder.width=16", "autoencoder.target=logmel", dim=160),
@@ -89,6 +90,9 @@ MODELS = {
     ),
     "predictive": lambda: member("predictive", "autoencoder.width=32"),
     "recognizer": lambda: recognizer("arm=none"),
+    "recognizer with convolutions": lambda: recognizer(
+        "arm=none", "encoder@recognizer.encoder=convolutional", "recognizer.encoder.width=32"
+    ),
     "recognizer with a conformer": lambda: recognizer(
         "arm=none", "encoder@recognizer.encoder=conformer", "recognizer.encoder.width=32"
     ),
