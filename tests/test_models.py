@@ -14,7 +14,10 @@ from local.errors import InputError
 from local.extractors import Waveform
 from local.text import encode_all
 
-PRETRAINED = {"mini_librispeech": ("autoencoder=denoising",)}  # what its sweeps put in the place of `masked`
+PRETRAINED = {  # what their sweeps put in the place of `masked`
+    "mini_librispeech": ("autoencoder=denoising",),
+    "mini_librispeech_gpu": ("autoencoder=denoising_large",),
+}
 UNITS = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
