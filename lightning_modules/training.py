@@ -78,11 +78,14 @@ class Training(pl.LightningModule):
         """
         self.unseen.append((self.global_step, batch.ids, loss.detach()))
         if self.device.type == "cpu" or len(self.unseen) == LOOK_EVERY:
-            self.on_validation_start()
+            self._look()
         return loss if batch.share == 1 else batch.share * loss
 
     def on_validation_start(self) -> None:
-        """Look at the losses since the last look."""
+        """Look at the rest of the losses: a checkpoint is written after it."""
+        self._look()
+
+    def _look(self) -> None:
         losses = torch.stack([loss for *_, loss in self.unseen]).tolist() if self.unseen else []
         for (step, ids, _), loss in zip(self.unseen, losses, strict=True):
             if not math.isfinite(loss):

@@ -4,8 +4,8 @@ import torch
 from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder, ConvolutionModule
 from torch import nn
 
+from lightning_modules.encoders.convolutional import odd
 from lightning_modules.encoders.transformer import Transformer
-from local.errors import InputError
 
 
 class Convolution(ConvolutionModule):
@@ -21,9 +21,7 @@ class Conformer(Transformer):
     """[B, T, D] to [B, T, width]; `kernel` is the width of the convolutions, an odd number of frames."""
 
     def __init__(self, kernel: int, **transformer) -> None:
-        if kernel % 2 == 0:
-            raise InputError(f"encoder.kernel={kernel}: expected an odd number, so that a frame lies in the middle")
-        self.kernel = kernel
+        self.kernel = odd(kernel)
         super().__init__(**transformer)
 
     def stack(self, width: int, layers: int, heads: int, feedforward: int, dropout: float) -> nn.Module:

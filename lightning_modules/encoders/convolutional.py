@@ -10,17 +10,22 @@ from lightning_modules.batch import padding_mask
 from local.errors import InputError
 
 
+def odd(kernel: int) -> int:
+    """The width of a convolution; raises InputError unless a frame lies in its middle."""
+    if kernel % 2 == 0:
+        raise InputError(f"encoder.kernel={kernel}: expected an odd number, so that a frame lies in the middle")
+    return kernel
+
+
 class Convolutional(nn.Module):
     """[B, T, D] to [B, T, width]; `kernel` is the width of the convolutions, an odd number of frames."""
 
     def __init__(self, input_dim: int, width: int, layers: int, kernel: int, dropout: float) -> None:
         super().__init__()
-        if kernel % 2 == 0:
-            raise InputError(f"encoder.kernel={kernel}: expected an odd number, so that a frame lies in the middle")
         self.dim = width
         self.project = nn.Linear(input_dim, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
-        self.convolutions = nn.ModuleList(nn.Conv1d(width, width, kernel, padding="same") for _ in range(layers))
+        self.convolutions = nn.ModuleList(nn.Conv1d(width, width, odd(kernel), padding="same") for _ in range(layers))
         self.linear = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.last = nn.LayerNorm(width)
