@@ -149,6 +149,7 @@ def test_a_killed_search_goes_on_with_the_trials_that_ran_and_two_at_once_are_re
     while not list(folder.glob("exp/**/last.ckpt")):
         assert process.poll() is None
         time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGSTOP)  # or, on a busy machine, it is done before the second one asks
     second = recipe(folder, *SEARCH, *longer, status=1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
