@@ -55,6 +55,8 @@ def load(path: Path) -> Standalone:
     Raises InputError for one that cannot be used by itself.
     """
     path = path / "recognizer.pt" if path.is_dir() else path
+    if not path.is_file():
+        raise InputError(f"{path}: not there, expected recognizer.pt of stage 5; name exp/<corpus>/<labels>/<arm>-...")
     content = checkpoint.read(path)
     if not isinstance(content, dict) or "input" not in content:
         raise InputError(

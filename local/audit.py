@@ -117,12 +117,12 @@ def sentences_of(text: Path, setting: str = "lm.text") -> Iterator[str]:
 
 
 def shared_with_text(
-    text: Path, data: Path, normalize: Callable[[str], str]
+    text: Path, data: Path, normalize: Callable[[str], str], allowed: list[str]
 ) -> dict[str, dict[tuple[str, str], tuple]]:
     """As `shared`, for the sentences of a language model's text: one a line, plain or gzip.
 
     It is normalized as the transcripts were. In memory are the sentences of the data directories alone. Raises
-    InputError if the text cannot be read.
+    InputError if the text cannot be read, and for what `leaks` finds.
     """
     wanted: dict[str, set[str]] = {}
     for split in splits(data):
@@ -133,7 +133,10 @@ def shared_with_text(
         for split, sentences in wanted.items():
             if sentence in sentences:
                 found[split].add(sentence)
-    return {"sentences": {("lm", split): (len(both), min(both, default="")) for split, both in found.items()}}
+    overlaps = {"sentences": {("lm", split): (len(both), min(both, default="")) for split, both in found.items()}}
+    if errors := leaks(overlaps, allowed):
+        raise InputError("\n".join(errors))
+    return overlaps
 
 
 def tell_left_out(split: str, count: int, record: Path) -> None:

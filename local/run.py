@@ -13,10 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from local import cells, slurm, trials
+from local import cells, failure, slurm, trials
 from local.config import CONF, check_overrides
 from local.errors import InputError, refusals_reported
-from local.failure import Stopped
 from local.stage import STAGES, cell_name, stage_named, stage_number
 
 log = logging.getLogger(__name__)
@@ -34,16 +33,34 @@ slurm.register()
 def main(cfg: DictConfig) -> float | None:
     """Run the stages; return the dev WER in percent once stage 7 is done, which is what an optimizer needs."""
     try:
-        for name in STAGES[stage_number(cfg.stage) : stage_number(cfg.stop_stage) + 1]:
-            stage_named(name)(cfg)
+        run_stages(cfg)
         return dev_wer(cfg)
-    except (InputError, Stopped) as error:
+    except (InputError, failure.Stopped) as error:
         if HydraConfig.get().mode == RunMode.RUN:
-            sys.exit(str(error) if isinstance(error, Stopped) else f"error: {error}")
+            sys.exit(str(error) if isinstance(error, failure.Stopped) else f"error: {error}")
         raise  # the sweep prints it, once all cells have ended
     except Exception:
         log.exception("[%s] failed", cell_name(cfg))
         raise
+
+
+def run_stages(cfg: DictConfig) -> None:
+    """Those that the configuration asks for, of one cell."""
+    names = STAGES[stage_number(cfg.stage) : stage_number(cfg.stop_stage) + 1]
+    if "decode" in names and not cfg.dry_run:
+        foresee(cfg)
+    for name in names:
+        stage_named(name)(cfg)
+
+
+def foresee(cfg: DictConfig) -> None:
+    """Raise InputError for what stage 6 would refuse by its settings, before hours of training come to that."""
+    finetune, decode, lm = map(stage_named, ("finetune", "decode", "lm"))
+    first = cfg.dirs.decode if finetune.plan(cfg)[0] == "done" else cfg.dirs.finetune
+    with refusals_reported(first), failure.recorded(Path(first)):
+        for stage in (decode, lm):
+            if cfg.dirs[stage.writes] is not None and stage.plan(cfg)[0] != "done":
+                stage.check(cfg)
 
 
 def dev_wer(cfg: DictConfig) -> float | None:

@@ -34,6 +34,10 @@ class Search:
     choices: dict[str, list[float]] = {}  # until `use` is called, the first of each is used
     slow = True  # whether it is worth processes of its own
 
+    @classmethod
+    def check(cls, units: str | list[str]) -> None:
+        """Raise InputError for units that it cannot search."""
+
     def use(self, **setting: float) -> None:
         """Search with these values of `choices` from now on."""
 

@@ -6,6 +6,7 @@ A bad file gets a line, and the others are transcribed; the exit status is then 
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -139,4 +140,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end with what reads the output, as `head`
     main()

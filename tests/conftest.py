@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 
 from local.config import CONF
 from local.lock import locked
-from local.run import STAGES, stage_named
+from local.run import run_stages
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The whole recipe on some 40 seconds of speech a split; nothing is learnt, everything is done.
@@ -56,9 +56,7 @@ def here(folder: Path, first: int, last: int, *settings: str, tiny: list[str] = 
     if "arm=none" in settings:  # it has no autoencoder to set
         settings = [setting for setting in settings if not setting.startswith("autoencoder.")]
     with chdir(folder), initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", settings)
-        for name in STAGES[first : last + 1]:
-            stage_named(name)(cfg)
+        run_stages(compose("config", [*settings, f"stage={first}", f"stop_stage={last}"]))
 
 
 def borrow(tiny: Path, folder: Path) -> Path:

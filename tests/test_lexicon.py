@@ -184,13 +184,31 @@ def test_a_pronunciation_dictionary_adds_its_words_and_says_which_it_cannot(spok
         here(spoken, 6, 6, "arm=none", "decoder=lexicon", "lm.words=nowhere")
 
 
+@needs_kenlm
+def test_sentences_of_dev_are_refused_where_stage_1_did_not_see_the_text(spoken):
+    (dev,) = spoken.glob("data/espeak-*/dev/text")
+    (spoken / "leak.txt").write_text("".join(line.partition(" ")[2] for line in dev.open()))
+    before = {*spoken.glob("exp/lm/*")}
+    with pytest.raises(InputError, match="^lm and dev share .* what is measured on must be in no other split"):
+        here(spoken, 6, 6, "arm=none", "decoder=lexicon", "lm.text=leak.txt")
+    assert {path for path in spoken.glob("exp/lm/*/")} <= before
+
+
+def test_a_split_that_the_corpus_lacks_is_named_by_stage_6(tiny, tmp_path):
+    with pytest.raises(InputError, match=r"^decoder.splits: tset is no split of this corpus; expected pretrain, train"):
+        here(borrow(tiny, tmp_path), 5, 6, "arm=none", "decoder.splits=[dev,tset]")
+
+
 def test_without_kenlm_it_says_how_to_get_it(tiny, tmp_path, monkeypatch):
     shutil.copytree(tiny / "exp", tmp_path / "exp", symlinks=True)
     borrow(tiny, tmp_path)
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
-    with pytest.raises(InputError, match=r"lmplz: not on the PATH, .*local/install_kenlm.sh"):
-        here(tmp_path, 6, 6, "arm=none", "decoder=lexicon")
-    assert not list(tmp_path.glob("exp/lm/*/")) and not list(tmp_path.glob("exp/espeak/*/*/lexicon-*"))
+    for first, updates in ((6, 4), (5, 400)):  # before a training of so many updates too
+        with pytest.raises(InputError, match=r"lmplz: not on the PATH, .*local/install_kenlm.sh"):
+            here(tmp_path, first, 6, "arm=none", "decoder=lexicon", f"recognizer.updates={updates}")
+    assert not list(tmp_path.glob("exp/lm/*/")) and not list(tmp_path.glob("exp/espeak/*/*/lexicon-*/"))
+    (told,) = tmp_path.glob("exp/espeak/*/none-*.failed")  # of the recognizer that was not trained
+    assert told.read_text().startswith("lmplz: not on the PATH") and not told.with_suffix("").exists()
     assert os.access(REPOSITORY / "local/install_kenlm.sh", os.X_OK)
 
 

@@ -209,6 +209,23 @@ def test_a_language_model_of_phones_is_of_those_that_the_recognizer_emits(sample
     assert len(trials) == 2 and (made / "score/dev/wer").read_text().startswith(f"%PER {trials[0]['wer']:.2f} ")
 
 
+def test_a_decoder_that_spells_words_is_refused_for_phones_before_anything_is_made(sample, tmp_path):
+    with pytest.raises(InputError, match="^decoder=lexicon spells words in characters, .*; use decoder=beam_lm, or"):
+        here(tmp_path, 1, 7, "arm=none", "recipe=timit", f"corpus.root={sample}", "decoder=lexicon", *SMALL, tiny=[])
+    assert not (tmp_path / "data").exists() and not list(tmp_path.glob("exp/lm/*"))
+
+
+@needs_kenlm
+def test_with_words_as_transcripts_it_finds_words(sample, tmp_path):
+    words = ("corpus.transcript=words", "units=characters", "decoder=lexicon", "decoder.splits=[dev]")
+    here(tmp_path, 1, 7, "arm=none", "recipe=timit", f"corpus.root={sample}", *words, *SMALL, tiny=[])
+    (made,) = tmp_path.glob("exp/timit/*/none-*/lexicon-*")
+    (lm,) = tmp_path.glob("exp/lm/ngram-*")
+    (text,) = tmp_path.glob("data/timit-*/train/text")
+    assert set((lm / "words").read_text().split()) == {w for line in text.open() for w in line.split()[1:]}
+    assert (made / "score/dev/wer").read_text().startswith("%WER ")
+
+
 def test_an_encoder_pretrained_on_another_corpus_serves(sample, corpus):
     small = ["autoencoder.updates=2", "autoencoder.check_every=2", "autoencoder.width=16", "arm=masked"]
     here(corpus, 1, 2, "corpus=kaldi", f"corpus.root={corpus}/mine", "machine.workers=1", *small, tiny=[])

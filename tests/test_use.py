@@ -186,7 +186,7 @@ def test_what_cannot_be_used_by_itself_is_refused_in_a_line(used, capsys, monkey
         "external.pt": "features of another toolkit",
         "foreign.pt": "local.extractors.np.load: no class of local.extractors",
         "cut.pt": "no readable checkpoint",
-        "missing.pt": "no readable checkpoint",
+        "missing.pt": "not there, expected recognizer.pt of stage 5",
     }.items():
         status, _, error = run(capsys, monkeypatch, transcribe, tmp_path / name, file)
         assert status == 1 and message in error and "\n" not in error

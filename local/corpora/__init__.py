@@ -6,7 +6,9 @@ from functools import partial
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from local import manifest
 from local.config import make
+from local.errors import InputError
 
 # Settings of every corpus that stage 1 looks at, and no corpus does.
 CHECKS = ("on_error", "allow_overlap", "min_duration", "max_duration")
@@ -16,6 +18,17 @@ def opened(cfg):
     """The corpus that is configured."""
     settings = OmegaConf.to_container(cfg.corpus, resolve=True)
     return make({key: value for key, value in settings.items() if key not in CHECKS})
+
+
+def splits(cfg) -> tuple[str, ...]:
+    """Those of the configured corpus, in their order."""
+    return manifest.ordered(cfg.corpus.get("splits", ()))
+
+
+def check_splits(cfg) -> None:
+    """Raise InputError if a split is to be decoded that the corpus has not."""
+    if unknown := [split for split in cfg.decoder.splits if split not in splits(cfg)]:
+        raise InputError(f"decoder.splits: {unknown[0]} is no split of this corpus; expected {', '.join(splits(cfg))}")
 
 
 def normalizer(cfg) -> Callable[[str], str]:

@@ -12,6 +12,7 @@ from local.search import Hypothesis, Search
 
 BLANK = "<blank>"  # the name of what has no text
 logging.getLogger("speechbrain.decoders.ctc").setLevel(logging.WARNING)  # it tells the place of the space each time
+logging.getLogger("speechbrain.integrations.decoders.kenlm_scorer").setLevel(logging.ERROR)  # and that words are few
 
 
 class Beam(Search):

@@ -30,10 +30,7 @@ class Lexicon(Search):
         lm_weight: list[float],
         word_score: list[float],
     ) -> None:
-        if not isinstance(units, str) or SPACE not in units:
-            raise InputError(
-                "decoder=lexicon spells words in characters, and these units are others; use decoder=beam_lm"
-            )
+        self.check(units)
         self.beam = (beam, min(tokens, 1 + len(units)), threshold)
         self.choices = {"lm_weight": lm_weight, "word_score": word_score}
         self.model, self.space = Model(lm), 1 + units.index(SPACE)
@@ -48,6 +45,15 @@ class Lexicon(Search):
             self.trie.insert([index[letter] for letter in word] + [self.space], number, score)
         self.trie.smear(SmearingMode.MAX)
         self.use(lm_weight[0], word_score[0])
+
+    @classmethod
+    def check(cls, units: str | list[str]) -> None:
+        """See Search."""
+        if not isinstance(units, str) or SPACE not in units:
+            raise InputError(
+                "decoder=lexicon spells words in characters, and these units are others, of which no dictionary of "
+                "pronunciations makes words; use decoder=beam_lm, or units=characters"
+            )
 
     def use(self, lm_weight: float, word_score: float) -> None:
         """See Search."""

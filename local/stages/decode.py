@@ -8,8 +8,11 @@ import logging
 from functools import cache
 from pathlib import Path
 
+from hydra.utils import get_class
+
 from local import ark, manifest
 from local.config import plain
+from local.corpora import check_splits
 from local.errors import InputError
 from local.frontend import source
 from local.stage import cell_name, stage
@@ -19,11 +22,13 @@ log = logging.getLogger(__name__)
 
 
 def _check(cfg) -> None:
+    check_splits(cfg)
     if "dev" not in cfg.decoder.splits:
         raise InputError(f"decoder.splits={cfg.decoder.splits}: expected dev among them, which chooses; add it")
     count = cfg.decoder.nbest
     if count is not None and (not isinstance(count, int) or count < 1):
         raise InputError(f"decoder.nbest={count}: expected how many hypotheses to keep, 1 or more, or null")
+    get_class(cfg.decoder._target_).check(plain(cfg, "units")["inventory"])
 
 
 @stage(writes="decode", reads=("finetune", "features", "bottleneck", "lm"), check=_check)

@@ -33,8 +33,9 @@ def run(cfg, partial) -> list[str]:
     lm, folding = cfg.lm, plain(cfg, "units")["folding"]
     train = manifest.read_archived(Path(cfg.dirs.data) / "train", Path(cfg.dirs.features) / "train")
     sentences = [fold(u.text, folding) for u in subset(train, cfg.labels.hours, cfg.labels.seed)]
-    if lm.text is not None:
+    if lm.text is not None:  # which stage 1 has seen only if it was run with it
         normalize = normalizer(cfg)
+        audit.shared_with_text(Path(lm.text), Path(cfg.dirs.data), normalize, cfg.corpus.allow_overlap)
         sentences += (fold(normalize(line), folding) for line in audit.sentences_of(Path(lm.text)))
     prune = map(str, [*lm.prune, *lm.prune[-1:] * lm.order][: lm.order])
     estimate = ["lmplz", "--order", str(lm.order), "--prune", *prune, "--discount_fallback", "-S", "20%", "-T", partial]

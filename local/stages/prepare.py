@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from local import audio, audit, manifest, summary
-from local.corpora import normalizer, opened
+from local.corpora import check_splits, normalizer, opened, splits
 from local.errors import InputError
 from local.ledger import Ledger
 from local.marker import read_marker, stamp
@@ -21,17 +21,13 @@ def _check(cfg) -> None:
     for name in ("min_duration", "max_duration"):
         if not isinstance(cfg.corpus[name], int | float):
             raise InputError(f"corpus.{name}={cfg.corpus[name]}: expected a number of seconds")
-    for split in _splits(cfg):
+    for split in splits(cfg):
         if split not in manifest.SPLITS and not manifest.FURTHER.fullmatch(split):
             raise InputError(
                 f"corpus.splits.{split}: no split is called so; expected {', '.join(manifest.SPLITS)} "
                 "or a further test set, whose name begins with test, as test_other"
             )
-    audit.check_allowed(cfg.corpus.allow_overlap, _splits(cfg))
-
-
-def _splits(cfg) -> tuple[str, ...]:
-    return manifest.ordered(cfg.corpus.get("splits", ()))
+    audit.check_allowed(cfg.corpus.allow_overlap, splits(cfg))
 
 
 def _audio(cfg, data: Path) -> dict:
@@ -49,14 +45,12 @@ def _beside(cfg) -> None:
     """What no data depends on, so that it is no part of what is done: which splits are decoded, and the audit of what
     language models read.
     """
-    if unknown := [split for split in cfg.decoder.splits if split not in _splits(cfg)]:
-        raise InputError(f"decoder.splits: {unknown[0]} is no split of this corpus; expected {', '.join(_splits(cfg))}")
+    check_splits(cfg)
     if cfg.lm.text is None:
         return
-    found = audit.shared_with_text(Path(cfg.lm.text), Path(cfg.dirs.data), normalizer(cfg))
-    if errors := audit.leaks(found, cfg.corpus.allow_overlap):
-        raise InputError("\n".join(errors))
-    table = summary.render(summary.overlaps(found, audit.lm_pairs(_splits(cfg)), cfg.corpus.allow_overlap))
+    allowed = cfg.corpus.allow_overlap
+    found = audit.shared_with_text(Path(cfg.lm.text), Path(cfg.dirs.data), normalizer(cfg), allowed)
+    table = summary.render(summary.overlaps(found, audit.lm_pairs(splits(cfg)), allowed))
     log.info("[%s] prepare: %s\n\n%s", cfg.corpus.name, cfg.lm.text, table)
 
 
@@ -69,8 +63,8 @@ def run(cfg, partial) -> list[str]:
     corpus = opened(cfg)
     skip, allowed = cfg.corpus.on_error == "skip", cfg.corpus.allow_overlap
     errors, left_out = [], {}
-    with Ledger(partial / "ledger.sqlite", _splits(cfg)) as ledger:
-        for split in _splits(cfg):
+    with Ledger(partial / "ledger.sqlite", splits(cfg)) as ledger:
+        for split in splits(cfg):
             bad, fatal = _fill(ledger, split, corpus, cfg.corpus.min_duration, cfg.corpus.max_duration)
             left_out[split] = bad
             if next(ledger.rows(split), None) is None and not fatal:
@@ -87,7 +81,7 @@ def run(cfg, partial) -> list[str]:
         if errors:
             raise InputError("\n".join(errors))
         rows = summary.corpus_rows(ledger, {split: len(bad) for split, bad in left_out.items()})
-    text = summary.render(rows, summary.overlaps(overlaps, audit.pairs(_splits(cfg)), allowed))
+    text = summary.render(rows, summary.overlaps(overlaps, audit.pairs(splits(cfg)), allowed))
     (partial / "summary.txt").write_text(text, encoding="utf-8")
     log.info("[%s] prepare: what there is\n\n%s", cfg.corpus.name, text)
     for split, bad in left_out.items():
