@@ -7,6 +7,7 @@ started, and a task that is lost for good does not end the others.
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,11 +73,24 @@ def _connected(init: dict):
         import ray
     except ImportError as error:
         raise InputError(f"hydra/launcher=ray: {error}; pip install 'ray[default]==2.60.0', on all nodes") from None
+    _reachable(init.get("address") or "")
     try:
-        ray.init(**init)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        ray.init(**{"logging_level": logging.WARNING, **init})
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"hydra.launcher.ray.init: {_first_line(error)}; see `ray status`") from None
     return ray
+
+
+def _reachable(address: str) -> None:
+    """Raise InputError if nothing answers at HOST:PORT, for which Ray itself would wait for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or "/" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), 10).close()
+    except OSError as error:
+        what = f"hydra.launcher.ray.init.address={address}: {error.strerror or error}"
+        raise InputError(f"{what}; start a cluster with `ray start --head`, which prints its address") from None
 
 
 def _run(task: Callable, context: HydraContext, cfg: DictConfig, state: dict, folder: Path) -> JobReturn:
