@@ -19,6 +19,7 @@ usage() {
   key=value              any setting of conf/; commas sweep: arm=none,masked seed=1,2,3 labels.hours=0.5,1
                          (-m is understood, and implied)
   hydra/launcher=slurm   each cell is a job of a SLURM cluster; its settings: conf/hydra/launcher/slurm.yaml
+  hydra/launcher=ray     or a task of a Ray cluster: conf/hydra/launcher/ray.yaml
 
 USAGE
   for group in conf/*/; do

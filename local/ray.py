@@ -7,6 +7,7 @@ started, and a task that is lost for good does not end the others.
 
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -61,7 +62,8 @@ class Ray(Launcher):
         try:
             return ray.get(task)
         except ray.exceptions.RayError as error:
-            why = f"[{cell_name(cfg)}] lost: {_first_line(error)}; see `ray status`"
+            cure = "run the same command again, which continues, or raise hydra.launcher.ray.remote.max_retries"
+            why = f"[{cell_name(cfg)}] lost: {_first_sentence(error)}; {cure}"
             return JobReturn(overrides, cfg, status=JobStatus.FAILED, _return_value=InputError(why))
 
 
@@ -77,7 +79,7 @@ def _connected(init: dict):
     try:
         ray.init(**{"logging_level": logging.WARNING, **init})
     except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"hydra.launcher.ray.init: {_first_line(error)}; see `ray status`") from None
+        raise InputError(f"hydra.launcher.ray.init: {_first_sentence(error)}; see `ray status`") from None
     return ray
 
 
@@ -102,8 +104,8 @@ def _run(task: Callable, context: HydraContext, cfg: DictConfig, state: dict, fo
     return run_job(task, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", hydra_context=context)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
+def _first_sentence(error: Exception) -> str:
+    return re.split(r"\.?(?:\s*\n|\. |$)", str(error).strip())[0]
 
 
 def register() -> None:
