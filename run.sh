@@ -20,6 +20,7 @@ usage() {
                          (-m is understood, and implied)
   sweep=optuna           a search for the best settings of each arm, sweep.trials=20; what it tries: conf/sweep/optuna.yaml
   hydra/launcher=slurm   each cell is a job of a SLURM cluster; its settings: conf/hydra/launcher/slurm.yaml
+  hydra/launcher=ray     or a task of a Ray cluster: conf/hydra/launcher/ray.yaml
 
 USAGE
   for group in conf/*/; do

@@ -23,6 +23,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from local.errors import InputError
 
 PLACES = ("root", "download_to", "mirror")
+CLUSTERS = ("hydra.launcher.sbatch.", "hydra.launcher.ray.")
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -135,7 +136,7 @@ def check_overrides(overrides: list[str]) -> None:
             if value not in there:
                 more = "submitit_local comes with: pip install hydra-submitit-launcher"
                 raise InputError(f"unknown {key} {value!r}; there are: {', '.join(there)}; {more}")
-        if key.startswith(("+", "~", "hydra")) and not key.startswith("hydra.launcher.sbatch."):
+        if key.startswith(("+", "~", "hydra")) and not key.startswith(CLUSTERS):
             continue
         key = key.partition("@")[0]  # encoder@recognizer.encoder is an option of encoder
         if key not in keys and key not in groups:

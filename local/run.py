@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from local import cells, failure, slurm, trials
+from local import cells, failure, ray, slurm, trials
 from local.config import CONF, check_overrides
 from local.errors import InputError, refusals_reported
 from local.stage import STAGES, cell_name, stage_named, stage_number
@@ -25,6 +25,7 @@ logging.raiseExceptions = False  # or each line that finds no room in the log co
 # single-threaded and its processes run side by side.
 os.environ["OMP_NUM_THREADS"] = "1"
 cells.register()
+ray.register()
 trials.register()
 slurm.register()
 

@@ -1,9 +1,9 @@
-"""What the SLURM launcher does where there is no SLURM; tests/cluster/slurm.sh has a cluster."""
+"""What the launchers of clusters do where there is none; tests/cluster/ has a SLURM and a Ray cluster."""
 
 import sys
 from pathlib import Path
 
-from tests.conftest import borrow, recipe
+from tests.conftest import REPOSITORY, borrow, recipe
 
 SLURM = ("hydra/launcher=slurm", "logger=csv")
 BARE = {"PATH": str(Path(sys.executable).parent)}  # without sbatch
@@ -25,8 +25,19 @@ def test_a_cell_that_needs_a_job_is_refused_in_one_line_without_sbatch(tiny, tmp
 
 def test_a_launcher_that_is_not_installed_is_refused_in_one_line_that_names_those_that_are(tmp_path):
     output = recipe(tmp_path, "stop_stage=0", "hydra/launcher=submitit_slurm", status=1)
-    assert output.startswith("error: unknown hydra/launcher 'submitit_slurm'; there are: slurm, ")
+    assert output.startswith("error: unknown hydra/launcher 'submitit_slurm'; there are: ray, slurm, ")
     assert "joblib" in output and len(output.splitlines()) == 1
+
+
+def test_without_ray_its_launcher_says_in_one_line_what_to_install(tmp_path):
+    typed = "hydra.launcher.ray.init.adress"
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "__init__.py").write_text("raise ImportError('no ray here')")
+    path = f"{tmp_path}:{REPOSITORY}"
+    output = recipe(tmp_path, "stop_stage=0", "hydra/launcher=ray", status=1, PYTHONPATH=path)
+    assert "pip install 'ray[default]==" in output and len(output.splitlines()) == 1
+    output = recipe(tmp_path, "stop_stage=0", "hydra/launcher=ray", f"{typed}=a:1", status=1)
+    assert output == f"error: unknown setting '{typed}'; the nearest is 'hydra.launcher.ray.init.address'\n"
 
 
 def test_the_cells_of_a_sweep_run_one_after_another_with_the_basic_launcher(tiny):

@@ -163,4 +163,4 @@ def run(cfg, partial) -> None:
     _draw(cells, found, scores, partial)
     html = page.render(found, scores, cells, partial, commit())
     (partial / "index.html").write_text(html, encoding="utf-8")
-    logger.log_report(cfg, partial, found)
+    logger.log_report(cfg, partial, found, cells)
