@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.conftest import REPOSITORY, STEPS, TINY
+from tests.conftest import REPOSITORY, TINY
 
 SETTINGS = [
     *TINY, "autoencoder.updates=60", "recognizer.updates=60", "autoencoder.check_every=10",
@@ -29,13 +29,12 @@ UNLIKE = ("wandb", "wandb_id", "log", "RESULTS.md", "index.html")  # the last tw
 
 
 def start(folder: Path) -> subprocess.Popen:
-    """The four steps of run.sh, in a process group of their own."""
-    python = f"{sys.executable} -m local.run -m {' '.join(SETTINGS)}"
-    steps = " && ".join(f"{python} stage={first} stop_stage={last}" for first, last in STEPS)
+    """All stages, in a process group of their own."""
+    command = [sys.executable, "-m", "local.run", "-m", *SETTINGS]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     with open(folder.with_suffix(".output"), "ab") as output:
         return subprocess.Popen(
-            ["bash", "-c", steps], cwd=folder, env=environment, start_new_session=True, stdout=output, stderr=output
+            command, cwd=folder, env=environment, start_new_session=True, stdout=output, stderr=output
         )
 
 
