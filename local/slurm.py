@@ -78,6 +78,10 @@ class Job:
         return next(filter(None, left), None)
 
     def fail(self, why: str) -> None:
+        """End it, and record the reason where it stood: what was killed or canceled could not."""
+        at = next((name for name in self.stages if settled(self.cfg, (name,)) is None), self.stages[-1])
+        if stage_number(at) > 2:  # a corpus that is refused leaves nothing behind
+            failure.record(Path(self.cfg.dirs[stage_named(at).writes]), why)
         self.end(JobStatus.FAILED, InputError(f"{self.title}: {why}"))
 
 
