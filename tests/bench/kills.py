@@ -28,9 +28,9 @@ TIMES = ("seconds", "device_seconds", "wall_seconds", "peak_memory_bytes", "comm
 UNLIKE = ("wandb", "wandb_id", "log", "RESULTS.md", "index.html")  # the last two are results.json with its minutes
 
 
-def start(folder: Path) -> subprocess.Popen:
+def start(folder: Path, settings: list[str] = SETTINGS) -> subprocess.Popen:
     """All stages, in a process group of their own."""
-    command = [sys.executable, "-m", "local.run", "-m", *SETTINGS]
+    command = [sys.executable, "-m", "local.run", "-m", *settings]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     with open(folder.with_suffix(".output"), "ab") as output:
         return subprocess.Popen(
@@ -38,9 +38,9 @@ def start(folder: Path) -> subprocess.Popen:
         )
 
 
-def killed(folder: Path, moment: float) -> bool:
+def killed(folder: Path, moment: float, settings: list[str] = SETTINGS) -> bool:
     """Start the job and kill it after `moment` seconds; false if it ended before, raises if it failed."""
-    process = start(folder)
+    process = start(folder, settings)
     try:
         status = process.wait(moment)
     except subprocess.TimeoutExpired:
