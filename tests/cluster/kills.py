@@ -1,13 +1,14 @@
 """Kill a whole sweep with SIGKILL again and again, and hold what it ends in against an undisturbed run of it.
 
-    python -m tests.cluster.kills [--kills 100] [--seed 0] [--longest 12] [--minutes 60]
+    python -m tests.cluster.kills [--kills 100] [--seed 0] [--share 0.3] [--minutes 60]
 
 The sweep is of three arms and two seeds, its trainings side by side (`hydra/launcher=joblib`). Each kill takes the
-whole process group, drivers and workers, at a moment drawn anew; then the same command starts in the same folder. A
-sweep that came to its end is compared, and the next one begins in a new folder, until there were as many kills as asked
-for; the last sweep ends in peace. Compared are all files but logs: times, memory and commit are left out of JSON, the
-rest, hypotheses and tables among it, is byte for byte. A directory that was finished at a kill must be the same at the
-end, to its inode and time. What a folder of it looks like stays in the temporary folder that is printed.
+whole process group, driver and workers, at a moment drawn anew from that share of the time that it takes undisturbed;
+then the same command starts in the same folder. A sweep that came to its end is compared, and the next one begins in a
+new folder, until there were as many kills as asked for; the last sweep ends in peace. Compared are all files but logs:
+times, memory and commit are left out of JSON, the rest, hypotheses and tables among it, is byte for byte. A directory
+that was finished at a kill must be the same at the end, to its inode and time. All of it stays in the temporary folder
+that is printed.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--longest", type=float, default=12, help="seconds until a kill, at most")
+    parser.add_argument("--share", type=float, default=0.3, help="of an undisturbed run, within which a kill comes")
     parser.add_argument("--minutes", type=float, default=60, help="after which there are no more kills")
     arguments = parser.parse_args()
     draw, begin = random.Random(arguments.seed), time.time()
@@ -62,10 +63,11 @@ def main() -> None:
     (calm := work / "calm").mkdir()
     killed(calm, 3600, SETTINGS)
     expected, sweeps, kills, unlike, redone = content(calm), 0, 0, 0, 0
+    longest = arguments.share * (time.time() - begin)
     print(f"undisturbed: {time.time() - begin:.0f} s, {len(expected)} files to compare, in {work}", flush=True)
     while kills < arguments.kills and time.time() < until:
         folder = work / f"sweep{(sweeps := sweeps + 1)}"
-        moments = [draw.uniform(0, arguments.longest) for _ in range(arguments.kills - kills)]
+        moments = [draw.uniform(0, longest) for _ in range(arguments.kills - kills)]
         count, again = disturbed(folder, moments, until)
         found = differences(expected, content(folder))
         kills, redone, unlike = kills + count, redone + again, unlike + len(found)
