@@ -113,7 +113,8 @@ class Cells(Sweeper):
             failures = _dry(cells, [cfg for _, cfg in jobs.values()], stages)
         else:
             left = [overrides for overrides, cfg in jobs.values() if not _done(cfg, stages)]
-            returns = self.launched([[*o, f"stage={first}", f"stop_stage={last}"] for o in left]) if left else []
+            more = [f"stage={first}", f"stop_stage={last}"]
+            returns = self.launched([[*overrides, *more] for overrides in left]) if left else []
             failures = [told(ended._return_value) for ended in returns if ended.status != JobStatus.COMPLETED]
         for message in dict.fromkeys(failures):
             print(f"error: {message}", file=sys.stderr)
