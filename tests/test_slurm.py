@@ -31,7 +31,7 @@ def test_a_cell_that_needs_a_job_is_refused_in_one_line_without_sbatch(tiny, tmp
 )
 def test_a_job_that_could_not_say_why_it_ended_is_a_failed_trial_until_it_is_done(tiny, tmp_path, state, reason):
     for name, prints in (("sbatch", "7"), ("squeue", ""), ("scontrol", f"JobId=7 JobState={state} ExitCode=0:9")):
-        (tmp_path / name).write_text(f"#!/bin/sh\necho '{prints}'\n")  # a cluster whose jobs all end so
+        (tmp_path / name).write_text(f"#!/bin/sh\nprintf '{prints}'\n")  # a cluster whose jobs all end so
         (tmp_path / name).chmod(0o755)
     folder = borrow(tiny, tmp_path)
     settings = ("stage=5", "stop_stage=7", "arm=none", "seed=1", "logger=csv")
