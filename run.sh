@@ -53,15 +53,6 @@ done
 [ "$stage" -le "$stop_stage" ] || die "--stop-stage $stop_stage (${names[stop_stage]}) comes before --stage $stage (${names[stage]}); exchange them"
 use_environment requirements.txt
 
-# Stages $1 to $2, as far as they were asked for, in every cell that differs there.
-stages() {
-  local first=$(($1 > stage ? $1 : stage)) last=$(($2 < stop_stage ? $2 : stop_stage))
-  [ "$first" -gt "$last" ] || python -m local.run -m "stage=$first" "stop_stage=$last" "${settings[@]}"
-}
-stages 0 2 # download   prepare   features: each corpus once
-failed=0   # status 3: some cells failed, which does not stop the others
-stages 3 4 || failed=$? # pretrain   bottleneck:         each autoencoder once
-[ "$failed" = 0 ] || [ "$failed" = 3 ] || exit "$failed"
-stages 5 7 # finetune   decode   score:     each cell
-[ "$failed" = 0 ] || exit "$failed"
-stages 8 8 # report:                        the comparison
+# In each phase what differs there: each corpus once, each autoencoder once, each recognizer, the comparison.
+#   download prepare features | pretrain bottleneck | finetune decode score | report
+python -m local.run -m "stage=$stage" "stop_stage=$stop_stage" "${settings[@]}"

@@ -5,20 +5,23 @@ directory of whatever those settings made. A `root` inside a signed group is lef
 where the audio lies on this machine and not which audio it is.
 """
 
+import copy
 import difflib
+import functools
 import hashlib
 import json
 import os
 import re
 from pathlib import Path
 
+import omegaconf.base
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf, open_dict
 
 from local.errors import InputError
 
@@ -46,8 +49,12 @@ def plain(cfg: DictConfig, key: str):
 
 def signature(cfg: DictConfig, *keys: str) -> str:
     """Eight hex digits over the settings at `keys`."""
-    text = json.dumps({key: _canonical(plain(cfg, key)) for key in keys}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return digest_of({key: plain(cfg, key) for key in keys})
+
+
+def digest_of(values: dict) -> str:
+    """Eight hex digits over plain values."""
+    return hashlib.sha256(json.dumps(_canonical(values), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _canonical(value):
@@ -61,8 +68,30 @@ def _canonical(value):
 
 def signed_keys(cfg: DictConfig, directory: str) -> list[str]:
     """The settings that `dirs.<directory>` itself signs, read off the YAML."""
-    raw = OmegaConf.to_container(cfg, resolve=False)["dirs"].get(directory) or ""
+    raw = OmegaConf.to_container(cfg.get("templates", cfg.dirs), resolve=False).get(directory) or ""
     return [key for group in re.findall(r"\$\{sig:([^}]*)\}", raw) for key in group.split(",")]
+
+
+def named(cfg: DictConfig) -> DictConfig:
+    """`cfg` itself with its directories' names worked out, which must not be changed in what they follow from after.
+
+    It costs milliseconds to work a name out, and they are looked at again and again. `unnamed` takes it back.
+    """
+    if "templates" not in cfg:
+        with open_dict(cfg):
+            cfg.templates = copy.deepcopy(cfg.dirs)
+        for key in cfg.dirs:  # each of those before it
+            cfg.dirs[key] = cfg.dirs[key]
+    return cfg
+
+
+def unnamed(cfg: DictConfig) -> DictConfig:
+    """`cfg` itself with directories that follow again."""
+    if "templates" in cfg:
+        cfg.dirs = cfg.templates
+        with open_dict(cfg):
+            del cfg.templates
+    return cfg
 
 
 def make(settings, **more):
@@ -88,6 +117,7 @@ def make_of(package: str, settings: dict, **more):
 
 
 OmegaConf.register_new_resolver("sig", lambda *keys, _root_: signature(_root_, *keys), replace=True)
+omegaconf.base.parse = functools.cache(omegaconf.base.parse)  # an interpolation is else parsed each time it is read
 OmegaConf.register_new_resolver("cpus", lambda: len(os.sched_getaffinity(0)), replace=True)
 
 

@@ -23,6 +23,13 @@ def reason(out: str | Path, state: str = "failed") -> str | None:
         return None
 
 
+def record(out: Path, why: str, state: str = "failed") -> None:
+    """Write why the attempt at `out` came to nothing."""
+    with suppress(OSError):  # which may be that nothing can be written there
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _record(out, state).write_text(f"{why}\n", encoding="utf-8")
+
+
 def told(error: Exception) -> str:
     """An error as a sentence: a user's mistake as it is, anything else by its kind too."""
     return str(error) if isinstance(error, InputError | OSError | Stopped) else f"{type(error).__name__}: {error}"
@@ -35,10 +42,7 @@ def recorded(out: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        with suppress(OSError):  # which may be that nothing can be written there
-            out.parent.mkdir(parents=True, exist_ok=True)
-            state = "stopped" if isinstance(error, Stopped) else "failed"
-            _record(out, state).write_text(f"{told(error)}\n", encoding="utf-8")
+        record(out, told(error), "stopped" if isinstance(error, Stopped) else "failed")
         raise
     _forget(out)  # of another process, for which this one waited
 

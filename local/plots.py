@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from local.tables import names
-
 AXES = {"labeled_hours": "labels", "unlabeled_hours": "unlabeled"}  # what a plot is over, and whose settings say that
 SERIES = ("corpus", "split", "decoder", "rate")  # what the lines of one picture have in common
 KINDS = {"sub": "substituted", "del": "deleted", "ins": "inserted"}
@@ -58,6 +56,8 @@ def plot_curves(curves: dict[str, list[list[tuple[int, float]]]], rate: str, abo
 
 def plot_errors(entry: dict, path: Path) -> None:
     """The kinds of errors of each row of an entry of results.json, means over seeds, in percent of the reference."""
+    from local.tables import names  # which imports SciPy, and a leaderboard does without
+
     named, words = names(entry), entry["reference"]["words"]
     labels = [textwrap.fill(named[row["arm"], row["signature"]], SIDE) for row in entry["arms"]]
 

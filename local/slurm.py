@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from local import failure, queue
 from local.errors import InputError, refusals_reported
-from local.stage import STAGES, cell_name, stage_named, stage_number
+from local.stage import STAGES, cell_name, settled, stage_named, stage_number
 
 log = logging.getLogger(__name__)
 LOGS = Path("exp/slurm")
@@ -50,11 +50,7 @@ class Job:
 
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        stages = [stage_named(name) for name in self.stages]
-        try:
-            return all(self.cfg.dirs[one.writes] is None or one.plan(self.cfg)[0] == "done" for one in stages)
-        except InputError:
-            return False  # the stage itself will say it
+        return settled(self.cfg, self.stages) is not None
 
     def relay(self) -> None:
         """Log the lines that it has printed since, of which `last` is the last."""
@@ -82,6 +78,10 @@ class Job:
         return next(filter(None, left), None)
 
     def fail(self, why: str) -> None:
+        """End it, and record the reason where it stood: what was killed or canceled could not."""
+        at = next((name for name in self.stages if settled(self.cfg, (name,)) is None), self.stages[-1])
+        if stage_number(at) > 2:  # a corpus that is refused leaves nothing behind
+            failure.record(Path(self.cfg.dirs[stage_named(at).writes]), why)
         self.end(JobStatus.FAILED, InputError(f"{self.title}: {why}"))
 
 
@@ -97,26 +97,17 @@ class Slurm(Launcher):
         self.parallel, self.retries, self.requeues, self.poll_seconds = parallel, retries, requeues, poll_seconds
 
     def setup(self, *, hydra_context, task_function, config: DictConfig) -> None:
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run each cell as a job; a cell whose stages have nothing to do but to say so needs none."""
-        configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
-        jobs = []
-        for number, overrides in enumerate(job_overrides, initial_job_idx):
-            cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            jobs.append(job := Job(cfg, list(overrides)))
-            if cfg.dry_run or job.done():
-                with open_dict(cfg):
-                    cfg.hydra.job.id = cfg.hydra.job.num = number
-                where = ("hydra.sweep.dir", "hydra.sweep.subdir")
-                job.returned = run_job(self.task_function, cfg, *where, hydra_context=self.hydra_context)
-        if left := [job for job in jobs if not job.returned]:
-            try:
-                self._see_through(left)
-            except KeyboardInterrupt:
-                numbers = " ".join(job.id for job in left if job.id and not job.returned)
-                sys.exit(f"error: interrupted; the same command finds its jobs again, scancel {numbers} ends them")
+        """Run each cell as a job."""
+        load = self.hydra_context.config_loader.load_sweep_config
+        jobs = [Job(load(self.config, list(overrides)), list(overrides)) for overrides in job_overrides]
+        try:
+            self._see_through(jobs)
+        except KeyboardInterrupt:
+            numbers = " ".join(job.id for job in jobs if job.id and not job.returned)
+            sys.exit(f"error: interrupted; the same command finds its jobs again, scancel {numbers} ends them")
         return [job.returned for job in jobs]
 
     def _see_through(self, jobs: list[Job]) -> None:

@@ -123,8 +123,8 @@ class Stage:
     def __call__(self, cfg: DictConfig) -> None:
         if cfg.dirs[self.writes] is None:
             return
-        for part in (MAKER[key] for key in self.upstream(cfg) if MAKER[key] in PART_OF):
-            stage_named(part)(cfg)
+        for part in self.parts(cfg):
+            part(cfg)
         with refusals_reported(f"{cfg.dirs[self.writes]}.partial"):
             if cfg.dry_run:
                 state, why = self.plan(cfg)
@@ -140,8 +140,16 @@ class Stage:
                     state, why = self._made(cfg)
                 if state != "done":
                     return self.after(cfg)
-            log.info("[%s] %s: done already, %s", cell_name(cfg, self.name), self.name, why)
-            self.after(cfg)
+            self.already(cfg, why)
+
+    def parts(self, cfg: DictConfig) -> list["Stage"]:
+        """What this stage runs before itself."""
+        return [stage_named(MAKER[key]) for key in self.upstream(cfg) if MAKER[key] in PART_OF]
+
+    def already(self, cfg: DictConfig, why: str) -> None:
+        """Say that it was done before."""
+        log.info("[%s] %s: done already, %s", cell_name(cfg, self.name), self.name, why)
+        self.after(cfg)
 
     def _made(self, cfg: DictConfig) -> tuple[str, str]:
         """Run what must be; return the state that was found, once nobody else was at it."""
@@ -212,6 +220,21 @@ def require(directory: str | Path, maker: str) -> None:
         raise InputError(f"{directory}: needed, but not there or not complete; {again} first")
     if cut := damage(Path(directory), marker):
         raise InputError(f"{cut}: gone or cut; {again} again")
+
+
+def settled(cfg: DictConfig, names: tuple[str, ...]) -> list[tuple[Stage, str]] | None:
+    """The stages of these names and their parts, and where each left what it made; None if one of them must run."""
+    found = []
+    for one in [stage_named(name) for name in names if cfg.dirs[stage_named(name).writes] is not None]:
+        for part in (*one.parts(cfg), one):
+            try:
+                state, why = part.state(cfg)
+            except (InputError, OSError):
+                return None  # the stage itself will say it
+            if state != "done":
+                return None
+            found.append((part, why))
+    return found
 
 
 def stage_named(name: str) -> Stage:

@@ -16,8 +16,8 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log
 from omegaconf import DictConfig
 
-from local import failure
-from local.cells import SOME_FAILED, Cells, Killed, settings, values, write_list
+from local import failure, listing
+from local.cells import SOME_FAILED, Cells, Killed, values
 from local.config import plain
 from local.errors import InputError, refusals_reported
 from local.halving import Halving
@@ -41,7 +41,7 @@ class Arm:
 
         searched = [key.rpartition("@")[2] for key in space]
         halving = {key: value for key, value in plain(cell, "halving").items() if key != "rungs"}
-        fixed = flat(settings(cell) | {"halving": halving})
+        fixed = flat(listing.settings(cell) | {"halving": halving})
         fixed = {k: v for k, v in fixed.items() if not any(k == s or k.startswith(f"{s}.") for s in searched)}
         self.name, self.overrides, self.cell = cell.arm.name, overrides, cell
         self.study = Study(Path(cell.sweep.study), self.name, space, fixed)
@@ -76,40 +76,40 @@ class Trials(Cells):
 
     __module__ = "hydra_plugins.trials"  # the only package from which Hydra takes a sweeper
 
-    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+    def sweep(self, arguments: list[str]) -> None:
         """Run what each arm's study lacks; exit with status SOME_FAILED if there is nothing to show for an arm then."""
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
         try:
             with refusals_reported("exp"):
-                return self._sweep(arguments)
+                self._sweep(arguments)
         except InputError as error:
             sys.exit(f"error: {error}")
 
-    def _sweep(self, arguments: list[str]) -> list[JobReturn]:
+    def _sweep(self, arguments: list[str]) -> None:
         from local.study import alone
 
         arms = self.arms(arguments)
         _, cell, _ = arms[0]
-        last, path = stage_number(cell.stop_stage), Path(cell.sweep.study)
-        if last <= 2:
-            return super().sweep(arguments)
-        if last in (3, 4):
-            log.info("search: a trial runs stages 3 to 7 as one job, in the next step")
-            return []
-        if last < 7:
+        first, last, path = stage_number(cell.stage), stage_number(cell.stop_stage), Path(cell.sweep.study)
+        if 2 < last < 7:
             raise InputError(f"--stop-stage {STAGES[last]}: a trial ends in its WER on dev; stop at score, or later")
+        if first <= 2:
+            super().sweep([*arguments, f"stop_stage={min(last, 2)}"])
+        if last <= 2:
+            return
         if cell.dry_run:
-            trials = f"{path}, to {cell.sweep.trials} trials of each arm"
-            print(
-                f"to run 3-7 search   {trials}" if last == 7 else f"to run 8 report     {cell.dirs.report}", flush=True
-            )
-            return []
-        if last == 7:
+            if first <= 7:
+                log.info("to run 3-7 search   %s, to %d trials of each arm", path, cell.sweep.trials)
+            if last == 8:
+                log.info("to run 8 report     %s", cell.dirs.report)
+            return
+        if first <= 7:
             with alone(path):
-                return self.search([Arm(*one) for one in arms])
-        if not path.exists():
+                self.search([Arm(*one) for one in arms])
+        elif not path.exists():
             raise InputError(f"{path}: no such study; run stage 7 (score), which runs the trials, first")
-        return self.report([Arm(*one) for one in arms])
+        if last == 8:
+            self.report([Arm(*one) for one in arms])
 
     def choices(self, params: Mapping[str, str], arguments: list[str]) -> dict[str, list[str]]:
         """As for any sweep, of what is not searched."""
@@ -127,19 +127,19 @@ class Trials(Cells):
         found = []
         for overrides in itertools.product(*self.choices(params, arguments).values()):
             first = {key: _first(override) for key, override in space.items()}
-            kept, cell = self.reduced([*overrides, *first.values()])
+            kept, cell = self.composition.reduced([*overrides, *first.values()])
             own = {key: space[key] for key, override in first.items() if override in kept}
             found.append(([o for o in kept if o not in first.values()], cell, own))
         return found
 
-    def search(self, arms: list[Arm]) -> list[JobReturn]:
+    def search(self, arms: list[Arm]) -> None:
         """Draw, run and tell, until no trial is left to run."""
         listed = [self.trial(arm, one.params) for arm in arms for one in arm.study.trials()]
         while batch := [(arm, trial) for arm in arms for trial in arm.next()]:
             cells = [self.trial(arm, trial.params) for arm, trial in batch]
             listed += cells
             name = f"search-{hashlib.sha256(str(arms[0].study.path).encode()).hexdigest()[:8]}"
-            write_list(listed, name)  # of the leaderboard, which shows what runs
+            listing.write(listed, name)  # of the leaderboard, which shows what runs
             jobs = [[*arm.overrides, *drawn, *WHOLE] for (arm, _), (drawn, _) in zip(batch, cells, strict=True)]
             for (arm, trial), (drawn, cell), ended in zip(batch, cells, self.outcomes(jobs), strict=True):
                 log.info(
@@ -154,12 +154,11 @@ class Trials(Cells):
         if nothing := [arm.name for arm in arms if not arm.study.counts()["finished"]]:
             print(f"error: no trial of {', '.join(nothing)} finished; see exp/log/run.log", file=sys.stderr)
             sys.exit(SOME_FAILED)
-        return []
 
     def trial(self, arm: Arm, params: dict) -> tuple[list[str], DictConfig]:
         """The settings that were drawn, without those that others leave without a meaning, and the cell."""
         drawn = spelled(params)
-        kept, cell = self.reduced([*arm.overrides, *drawn])
+        kept, cell = self.composition.reduced([*arm.overrides, *drawn])
         return [override for override in drawn if override in kept], cell
 
     def outcomes(self, jobs: list[list[str]]) -> list[JobReturn]:
@@ -171,7 +170,7 @@ class Trials(Cells):
                 return [JobReturn(jobs[0], status=JobStatus.FAILED, _return_value=error)]
             return [ended for job in jobs for ended in self.outcomes([job])]
 
-    def report(self, arms: list[Arm]) -> list[JobReturn]:
+    def report(self, arms: list[Arm]) -> None:
         """Of all trials that came to an end; how many each arm had goes with them."""
         finished, more = [], {}
         for arm in arms:
@@ -181,8 +180,11 @@ class Trials(Cells):
                 more[cell.dirs.score] = {"trial": one.number, "trials": arm.study.counts()}
         if not finished:
             raise InputError(f"{arms[0].study.path}: no trial is finished; run stage 7 (score), which runs them, first")
-        cells = write_list(finished, more=more)
-        return self.launched([[*arms[0].overrides, f"cells={cells}"]])
+        cells = listing.write(finished, more=more)
+        job = [*arms[0].overrides, f"cells={cells}", "stage=report", "stop_stage=report"]
+        for ended in self.launched([job]):
+            if ended.status != JobStatus.COMPLETED:
+                raise InputError(failure.told(ended._return_value))
 
 
 def spelled(params: dict) -> list[str]:

@@ -2,8 +2,8 @@
 
 from hydra import compose, initialize_config_dir
 
-from local.cells import digests
 from local.config import CONF
+from local.listing import digests
 
 
 def digests_of(*overrides: str) -> dict[str, str]:

@@ -3,7 +3,10 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY, borrow, recipe
+from tests.test_leaderboard import board
 
 SLURM = ("hydra/launcher=slurm", "logger=csv")
 BARE = {"PATH": str(Path(sys.executable).parent)}  # without sbatch
@@ -21,6 +24,24 @@ def test_a_cell_that_needs_a_job_is_refused_in_one_line_without_sbatch(tiny, tmp
     output = recipe(borrow(tiny, tmp_path), *settings, status=1, **BARE)
     assert output == "error: squeue is not on the PATH; run where jobs are submitted, or without hydra/launcher=slurm\n"
     assert not list(tmp_path.glob("exp/*/*/none-*"))
+
+
+@pytest.mark.parametrize(
+    "state, reason", [("OUT_OF_MEMORY", "ran out of memory; raise "), ("CANCELLED", "was canceled")]
+)
+def test_a_job_that_could_not_say_why_it_ended_is_a_failed_trial_until_it_is_done(tiny, tmp_path, state, reason):
+    for name, prints in (("sbatch", "7"), ("squeue", ""), ("scontrol", f"JobId=7 JobState={state} ExitCode=0:9")):
+        (tmp_path / name).write_text(f"#!/bin/sh\nprintf '{prints}'\n")  # a cluster whose jobs all end so
+        (tmp_path / name).chmod(0o755)
+    folder = borrow(tiny, tmp_path)
+    settings = ("stage=5", "stop_stage=7", "arm=none", "seed=1", "logger=csv")
+    path = {"PATH": f"{tmp_path}:{BARE['PATH']}:/usr/bin:/bin"}
+    output = recipe(folder, *settings, *SLURM, "hydra.launcher.poll_seconds=0.1", status=1, **path)
+    assert f"error: [none seed=1] finetune decode score: job 7 {reason}" in output
+    (row,) = board(folder)
+    assert (row["state"], row["stage"]) == ("failed", "finetune") and row["reason"].startswith(f"job 7 {reason}")
+    recipe(folder, *settings)
+    assert board(folder)[0]["state"] == "done" and not list(folder.glob("exp/**/*.failed"))
 
 
 def test_a_launcher_that_is_not_installed_is_refused_in_one_line_that_names_those_that_are(tmp_path):

@@ -14,7 +14,7 @@ import torch
 
 from local.stage import STAGES
 from tests.bench.kills import content, differences
-from tests.conftest import REPOSITORY, STEPS, TINY, borrow, here, recipe
+from tests.conftest import REPOSITORY, TINY, borrow, here, recipe
 
 LONGER = ["autoencoder.updates=40", "recognizer.updates=40", "autoencoder.check_every=5", "recognizer.check_every=5"]
 
@@ -90,11 +90,10 @@ def test_a_download_killed_half_way_leaves_nothing_that_a_stage_would_take_for_d
 
 
 def test_two_jobs_at_once_do_the_work_once_and_end_in_the_same_table(tmp_path):
-    python = f"{sys.executable} -m local.run -m {' '.join(TINY)} logger=csv arm=masked seed=1"
-    steps = " && ".join(f"{python} stage={a} stop_stage={b}" for a, b in STEPS)
+    command = [sys.executable, "-m", "local.run", "-m", *TINY, "logger=csv", "arm=masked", "seed=1"]
     runs = [
         subprocess.Popen(
-            ["bash", "-c", steps], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for _ in range(2)

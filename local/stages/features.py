@@ -6,7 +6,6 @@ from omegaconf import OmegaConf
 
 from local import manifest
 from local.errors import InputError
-from local.features import extract
 from local.stage import stage
 
 
@@ -17,6 +16,8 @@ def _check(cfg) -> None:
 
 @stage(writes="features", reads=("data",), check=_check, resumes=True)
 def run(cfg, partial) -> None:
+    from local.features import extract  # which imports PyTorch
+
     data = Path(cfg.dirs.data)
     extract(
         data, sorted(manifest.splits(data)), OmegaConf.to_container(cfg.features.extractor),

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.conftest import REPOSITORY, STEPS, TINY
+from tests.conftest import REPOSITORY, TINY
 
 SETTINGS = [
     *TINY, "autoencoder.updates=60", "recognizer.updates=60", "autoencoder.check_every=10",
@@ -28,20 +28,19 @@ TIMES = ("seconds", "device_seconds", "wall_seconds", "peak_memory_bytes", "comm
 UNLIKE = ("wandb", "wandb_id", "log", "RESULTS.md", "index.html")  # the last two are results.json with its minutes
 
 
-def start(folder: Path) -> subprocess.Popen:
-    """The four steps of run.sh, in a process group of their own."""
-    python = f"{sys.executable} -m local.run -m {' '.join(SETTINGS)}"
-    steps = " && ".join(f"{python} stage={first} stop_stage={last}" for first, last in STEPS)
+def start(folder: Path, settings: list[str] = SETTINGS) -> subprocess.Popen:
+    """All stages, in a process group of their own."""
+    command = [sys.executable, "-m", "local.run", "-m", *settings]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     with open(folder.with_suffix(".output"), "ab") as output:
         return subprocess.Popen(
-            ["bash", "-c", steps], cwd=folder, env=environment, start_new_session=True, stdout=output, stderr=output
+            command, cwd=folder, env=environment, start_new_session=True, stdout=output, stderr=output
         )
 
 
-def killed(folder: Path, moment: float) -> bool:
+def killed(folder: Path, moment: float, settings: list[str] = SETTINGS) -> bool:
     """Start the job and kill it after `moment` seconds; false if it ended before, raises if it failed."""
-    process = start(folder)
+    process = start(folder, settings)
     try:
         status = process.wait(moment)
     except subprocess.TimeoutExpired:
