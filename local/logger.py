@@ -14,7 +14,10 @@ from local.errors import InputError
 
 @contextmanager
 def opened(cfg: DictConfig, out: Path, job: str) -> Iterator:
-    """A Lightning logger that writes below `out`, for one training or report."""
+    """A Lightning logger that writes below `out`, for one training or report; None in a process that does not write."""
+    if cfg.trainer.get("rank"):
+        yield None
+        return
     if cfg.logger.name == "csv":
         from pytorch_lightning.loggers import CSVLogger
 

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from local import cells, slurm
+from local import cells, ranks, slurm
 from local.config import CONF, check_overrides
 from local.errors import InputError, refusals_reported
 from local.stage import STAGES, cell_name, stage_named, stage_number
@@ -32,6 +32,8 @@ slurm.register()
 def main(cfg: DictConfig) -> float | None:
     """Run the stages; return the dev WER in percent once stage 7 is done, which is what an optimizer needs."""
     try:
+        if ranks.idle(cfg):
+            return None
         for name in STAGES[stage_number(cfg.stage) : stage_number(cfg.stop_stage) + 1]:
             stage_named(name)(cfg)
         return dev_wer(cfg)
