@@ -159,22 +159,6 @@ def test_two_processes_train_as_one_and_log_once_and_a_killed_one_ends_the_job_a
     assert name == next(two.glob("exp/pretrain/*/wandb_id")).read_text()
 
 
-def test_a_training_begun_by_two_processes_is_continued_by_one_as_its_name_is_the_same(tiny, tmp_path):
-    calm, other = (borrow(tiny, tmp_path / name) for name in ("calm", "other") if not (tmp_path / name).mkdir())
-    settings = ("stage=5", "stop_stage=5", "arm=none", "recognizer.updates=40", "recognizer.check_every=5")
-    recipe(calm, *settings, *EXACT, "logger=csv")
-    process = start(other, *settings, *TWO, "logger=csv")
-    while not list(other.glob("exp/**/last.ckpt")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    assert "finetune] 5/40" not in recipe(other, *settings, *EXACT, "logger=csv")
-    for ours, theirs in zip(histories(calm), histories(other), strict=True):
-        assert [row["step"] for row in theirs] == [row["step"] for row in ours] == [*range(5, 45, 5)]
-        assert [row["loss"] for row in theirs] == pytest.approx([row["loss"] for row in ours], abs=1e-4)
-
-
 @pytest.mark.parametrize(
     "settings, message",
     [
