@@ -170,10 +170,8 @@ def _outcome(statuses: list[int | None], text: str, asked: list[str]) -> list[st
             raise OSError(*one["refused"])
     signals = [(i, signal.Signals(-status).name) for i, status in enumerate(statuses) if status and status < 0]
     killed = [f"process {i} of {len(statuses)}, by {name}" for i, name in signals]
-    srun = [line for line in rest if line.startswith("srun: error: ")]
-    srun = [
-        line for line in srun if not re.search("Exited with exit code|Terminated", line)
-    ]  # which others' ends cause
+    follows = "Exited with exit code|Terminated"  # upon the death of another
+    srun = [line for line in rest if line.startswith("srun: error: ") and not re.search(follows, line)]
     if srun and not told and "task" not in srun[0]:  # it could start none
         raise OSError(0, f"{srun[0]} (asked for {' '.join(asked)})")
     killed = killed or srun
@@ -198,7 +196,10 @@ def main() -> int:
         cfg.trainer.rank = _take_place(cfg, order["srun"])
         if cfg.trainer.rank == 0 and order["logging"]:
             configure_log(OmegaConf.create(order["logging"]))
-        told = {"read": stage_named(order["stage"]).body(cfg, Path(order["partial"]))}
+        read = stage_named(order["stage"]).body(cfg, Path(order["partial"]))
+        if cfg.trainer.rank == 0:
+            print(json.dumps({"told": {"read": read}}), file=sys.stderr, flush=True)
+        return 0
     except InputError as error:
         told = {"input": str(error)}
     except OSError as error:
@@ -207,7 +208,7 @@ def main() -> int:
         traceback.print_exc()
         told = {"failed": f"{type(error).__name__}: {error}".partition("\n")[0]}
     print(json.dumps({"told": told}), file=sys.stderr, flush=True)
-    return 0 if "read" in told else 1
+    return 1
 
 
 def _take_place(cfg: DictConfig, srun: bool) -> int:
