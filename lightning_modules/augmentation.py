@@ -12,7 +12,7 @@ from speechbrain.augment.time_domain import SpeedPerturb
 from speechbrain.processing.signal_processing import compute_amplitude, convolve1d, dB_to_amplitude, rescale
 from torch.nn.functional import pad
 
-from lightning_modules.batch import ROUND, Batcher, moments, padding_mask
+from lightning_modules.batch import ROUND, Batcher, Rows, moments, padding_mask
 from local import archive
 from local.augmentation import ROOM, load
 from local.extractors import Extractor
@@ -26,9 +26,9 @@ class Audio:
     cmvn: str
     extractor: Extractor
 
-    def read(self, ids: list[str]) -> archive.Frames:
-        """The samples of utterances `ids`."""
-        return archive.read_audio(self.directory, ids, self.extractor.sample_rate)
+    def read(self, ids: list[str], held: bool = True) -> archive.Frames:
+        """The samples of utterances `ids`, `held` in memory or not."""
+        return archive.read_audio(self.directory, ids, self.extractor.sample_rate, held)
 
 
 class Augmentation:
@@ -75,21 +75,35 @@ class Augmentation:
         waves = resample(waves)  # at speed 1 these are the same
         return waves.mul_(padding_mask(lengths.to(waves.device), waves.shape[1])), lengths
 
-    def corrupt(self, waves: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Copies of them, a share of which is put into rooms, and a share of all gets a noise upon that."""
-        waves = waves.clone()
-        for source, change in ((self.rooms, self.reverberate), (self.noises, self.add_noise)):
+    def corrupt(
+        self, waves: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator, rows: Rows | None = None
+    ) -> torch.Tensor:
+        """Copies of them, a share of which is put into rooms, and a share of all gets a noise upon that.
+
+        If they are `rows` of a batch, they get what they would get as a part of it.
+        """
+        waves, device = waves.clone(), waves.device
+        rows = rows or Rows(0, len(waves), len(waves))
+        for source, draw, change in (
+            (self.rooms, self.draw_rooms, self.reverberate),
+            (self.noises, self.draw_noises, self.add_noise),
+        ):
             if source is None:
                 continue
-            chosen = (torch.rand(len(waves), generator=generator) < self.share).nonzero()[:, 0]
-            if len(chosen):
-                rows = chosen.to(waves.device)
-                waves[rows] = change(waves[rows], lengths[rows], generator)
+            chosen = (torch.rand(rows.whole, generator=generator) < self.share).nonzero()[:, 0]
+            drawn = draw(len(chosen), generator)
+            here = (chosen >= rows.first) & (chosen < rows.first + len(waves))
+            if here.any():
+                place = (chosen[here] - rows.first).to(device)
+                waves[place] = change(waves[place], lengths[place], *(each[here].to(device) for each in drawn))
         return waves
 
-    def reverberate(self, waves: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def draw_rooms(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor]:
+        """Which room so many waveforms are put into."""
+        return (torch.randint(len(self.rooms), (count,), generator=generator),)
+
+    def reverberate(self, waves: torch.Tensor, lengths: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
         """Each waveform in a room of its own, the direct sound in its place, at its former amplitude."""
-        room = torch.randint(len(self.rooms), (len(waves),), generator=generator).to(waves.device)
         rooms = self.rooms[room].float() / 32767
         size = waves.shape[1] + rooms.shape[1]  # or what rings on would come in again at the beginning
         padded = pad(waves, (0, next_fast_len(size, real=True) - waves.shape[1]))
@@ -97,13 +111,17 @@ class Augmentation:
         found = found[:, : waves.shape[1], 0].mul_(padding_mask(lengths, waves.shape[1]))
         return rescale(found, lengths[:, None], compute_amplitude(waves, lengths[:, None]))
 
-    def add_noise(self, waves: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Upon each waveform an excerpt of the recordings, which lie end to end in a ring."""
-        (count, size), device = waves.shape, waves.device
-        start = torch.randint(self.period, (count,), generator=generator).to(device)
+    def draw_noises(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where the noise of so many waveforms begins in the ring, and its level [count, 1] in dB."""
         low, high = self.snr
-        snr = (low + (high - low) * torch.rand(count, 1, generator=generator)).to(device)
-        noises = self.noises.unfold(0, size, 1)[start].float().mul_(padding_mask(lengths, size))
+        start = torch.randint(self.period, (count,), generator=generator)
+        return start, low + (high - low) * torch.rand(count, 1, generator=generator)
+
+    def add_noise(
+        self, waves: torch.Tensor, lengths: torch.Tensor, start: torch.Tensor, snr: torch.Tensor
+    ) -> torch.Tensor:
+        """Upon each waveform an excerpt of the recordings, which lie end to end in a ring."""
+        noises = self.noises.unfold(0, waves.shape[1], 1)[start].float().mul_(padding_mask(lengths, waves.shape[1]))
         speech, level = (compute_amplitude(each, lengths[:, None], "rms") for each in (waves, noises))
         return noises.mul_(speech / level.clamp(min=1e-8) * dB_to_amplitude(-snr)).add_(waves)
 
@@ -137,32 +155,39 @@ class AudioBatcher(Batcher):
 
     @torch.no_grad()
     def features(
-        self, index: torch.Tensor, begin: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None
+        self,
+        index: torch.Tensor,
+        begin: torch.Tensor,
+        lengths: torch.Tensor,
+        generator: torch.Generator | None,
+        rows: Rows,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """See the base."""
         hop, device = self.extractor.hop, self.data.frames.device
         begin = begin * hop
         # As many samples as make the frames: those up to the next frame's center, or the utterance's end.
         sizes = torch.minimum(lengths * hop - 1, self.sizes[index] - begin)
-        inside = padding_mask(sizes.to(device), int(sizes.max()))
-        first = (self.data.offsets[index] + begin).to(device)
-        waves = self.data.frames[:, 0].unfold(0, inside.shape[1], 1)[first].float().div_(32768).mul_(inside)
+        longest = int(sizes.max())
+        index, begin, sizes = (each[rows.taken] for each in (index, begin, sizes))
+        inside = padding_mask(sizes.to(device), longest)
+        source, offsets = self.data.among(index)
+        waves = source[:, 0].unfold(0, longest, 1)[(offsets + begin).to(device)].float().div_(32768).mul_(inside)
         if generator is None:
             return *self._normalized(waves, sizes, index), None
         waves, sizes = self.augmentation.speed(waves, sizes, generator)
         target = None
         if self.augmentation.corrupts:
             target = self._normalized(waves, sizes, index)[0] if self.labels is None else None
-            waves = self.augmentation.corrupt(waves, sizes.to(device), generator)
+            waves = self.augmentation.corrupt(waves, sizes.to(device), generator, rows)
         return *self._normalized(waves, sizes, index), target
 
     def _normalized(
         self, waves: torch.Tensor, sizes: torch.Tensor, index: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The features [B, T, D] of waveforms with `sizes` [B] samples, zero behind their lengths, and these."""
+        """The features [B, T, D] of waveforms [B, N] with `sizes` [B] samples, zero behind their lengths, and these."""
         hop = self.extractor.hop
         lengths = (1 + sizes // hop).to(waves.device)
-        frames = -(-(1 + int(sizes.max()) // hop) // ROUND) * ROUND
+        frames = -(-(1 + waves.shape[1] // hop) // ROUND) * ROUND
         features = self.extractor.frames(pad(waves, (0, frames * hop - 1 - waves.shape[1])), lengths)
         inside = padding_mask(lengths, frames)[:, :, None]
         index = index.to(waves.device)

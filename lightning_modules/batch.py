@@ -16,11 +16,33 @@ from local.archive import Frames
 ROUND = 16  # frames to which T is rounded up
 
 
+class Rows(NamedTuple):
+    """The rows of a batch that one of several processes has: `count` of `whole`, from `first` on.
+
+    A batch may have fewer rows than there are processes. Then the first one stands in, and counts for nothing.
+    """
+
+    first: int
+    count: int
+    whole: int
+
+    @property
+    def taken(self) -> slice:
+        return slice(self.first, self.first + max(1, self.count))
+
+
+def rows_of(whole: int, rank: int, processes: int) -> Rows:
+    """What process `rank` of so many has of a batch of `whole` rows."""
+    first, end = (whole * number // processes for number in (rank, rank + 1))
+    return Rows(first if first < end else 0, end - first, whole)
+
+
 class Batch(NamedTuple):
     """`features` [B, T, D], zero behind each of `lengths` [B]; `labels` [B, L] with `label_lengths` [B], if any.
 
     `target` [B, T, D] are the clean features where `features` were corrupted. Where an update's batch does not fit into
     memory it is split, and this is its `part`-th part; `share` weighs its loss, and is 1 on average over the parts.
+    Where several processes share a training, these are `rows` of its batch, and T is that of the whole.
     """
 
     ids: list[str]
@@ -31,6 +53,7 @@ class Batch(NamedTuple):
     target: torch.Tensor | None = None
     part: int = 0
     share: float = 1.0
+    rows: Rows | None = None
 
     def split(self, parts: int) -> "Iterator[Batch]":
         """`parts` batches that make this one together; where it has fewer utterances, some count for nothing."""
@@ -105,30 +128,32 @@ class Batcher:
             return batches
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
-    def at(self, step: int) -> Batch:
-        """The batch of one training step."""
+    def at(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
+        """The batch of one training step, or the rows of it that process `rank` of several has."""
         while self.first[-1] <= step:
             self.first.append(self.first[-1] + len(self.plan(len(self.first) - 1)))
         epoch = bisect_right(self.first, step) - 1
         indices = self.plan(epoch)[step - self.first[epoch]]
-        return self.cut(indices, torch.Generator().manual_seed(seed_of(self.seed, "crop", step)))
+        return self.cut(indices, torch.Generator().manual_seed(seed_of(self.seed, "crop", step)), rank, processes)
 
-    def all(self) -> Iterator[Batch]:
-        """Every utterance once, from its first frame, in order of length."""
-        return (self.cut(indices, None) for indices in self.plan(None))
+    def all(self, rank: int = 0, processes: int = 1) -> Iterator[Batch]:
+        """Every utterance once, from its first frame, in order of length; of each batch, `rank`'s rows."""
+        return (self.cut(indices, None, rank, processes) for indices in self.plan(None))
 
-    def cut(self, indices: list[int], generator: torch.Generator | None) -> Batch:
-        """One batch; excerpts begin at random if there is a generator."""
+    def cut(self, indices: list[int], generator: torch.Generator | None, rank: int = 0, processes: int = 1) -> Batch:
+        """One batch, or `rank`'s rows of it; excerpts begin at random if there is a generator."""
         index = torch.tensor(indices)
         lengths = self.lengths[index]
         begin = torch.zeros_like(lengths)
         if generator is not None:
             spare = self.data.lengths[index] - lengths
             begin = (torch.rand(len(index), generator=generator) * (spare + 1)).long()
-        features, lengths, target = self.features(index, begin, lengths, generator)
+        rows = rows_of(len(indices), rank, processes)
+        features, lengths, target = self.features(index, begin, lengths, generator, rows)
+        indices, rows = indices[rows.taken], rows if processes > 1 else None
         ids, device = [self.data.ids[i] for i in indices], features.device
         if self.labels is None:
-            return Batch(ids, features, lengths, target=target)
+            return Batch(ids, features, lengths, target=target, rows=rows)
         labels = [torch.tensor(self.labels[i]) for i in indices]
         return Batch(
             ids,
@@ -136,17 +161,28 @@ class Batcher:
             lengths,
             torch.nn.utils.rnn.pad_sequence(labels, batch_first=True).to(device),
             torch.tensor([len(one) for one in labels], device=device),
+            rows=rows,
         )
 
     def features(
-        self, index: torch.Tensor, begin: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None
+        self,
+        index: torch.Tensor,
+        begin: torch.Tensor,
+        lengths: torch.Tensor,
+        generator: torch.Generator | None,
+        rows: Rows,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Features, lengths and target of a batch: `lengths` [B] frames of utterances `index` [B] from `begin` [B]."""
+        """Features, lengths and target of `rows` of a batch: `lengths` [B] of utterances `index` [B] from `begin` [B].
+
+        All three are in frames, and of the whole batch, whose T the rows get.
+        """
         frames = -(-int(lengths.max()) // ROUND) * ROUND
         device = self.data.frames.device
-        lengths, offsets = lengths.to(device), (self.data.offsets[index] + begin).to(device)
+        index, begin, lengths = (each[rows.taken] for each in (index, begin, lengths))
+        source, offsets = self.data.among(index)
+        lengths, offsets = lengths.to(device), (offsets + begin).to(device)
         inside = padding_mask(lengths, frames)
         place = offsets[:, None] + torch.arange(frames, device=device) * inside
-        features = self.data.frames.index_select(0, place.flatten()).view(*place.shape, -1).float()
+        features = source.index_select(0, place.flatten()).view(*place.shape, -1).float()
         features *= inside[:, :, None]  # in place: three times as fast as a gather and a copy
         return features, lengths, None

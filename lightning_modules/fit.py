@@ -2,14 +2,14 @@
 
 import json
 import logging
-import shutil
 import warnings
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 
 from lightning_modules import checkpoint
 from lightning_modules.augmentation import Audio, AudioBatcher
@@ -22,7 +22,8 @@ from local.errors import InputError
 
 # Lightning's advice about worker processes and logging intervals does not fit batches that lie in memory.
 warnings.filterwarnings("ignore", module="pytorch_lightning")
-logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+for library in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(library).setLevel(logging.WARNING)
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="The `srun` command is available")
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
@@ -83,12 +84,13 @@ def fit(
     Writes `out`/history.json, and checkpoints into `out`/checkpoints, from which it continues. Returns
     `updates`, `device_seconds`, and the validation metrics of the chosen checkpoint. `trainer` holds Lightning's
     settings and `auto_batch`: whether a batch that does not fit into memory is taken in parts, twice as many each time;
-    `history` those of History, as `watch`.
+    and `rank`, if this is one of the processes of local/ranks.py, of which number 0 writes; `history` those of
+    History, as `watch`.
     """
     summary = {"updates": module.updates, "device_seconds": 0.0}
     rows = []
     if module.updates:
-        settings = dict(trainer)
+        settings = {"devices": 1, "num_nodes": 1} | trainer
         halve, parts = settings.pop("auto_batch", False), 1
         begins = {key: value.clone() for key, value in module.state_dict().items()}
         while (found := _trained(module, train, dev, out, History(title, **history), logger, settings, parts)) is None:
@@ -101,8 +103,10 @@ def fit(
         module.load_state_dict(best["state_dict"])
         chosen = next(row for row in rows if row["step"] == best["global_step"])
         summary |= {key: value for key, value in chosen.items() if key.startswith("val_")}
-        summary |= {"chosen_step": chosen["step"], "device_seconds": rows[-1]["seconds"]}
-    (out / "history.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        devices = settings["devices"] * settings["num_nodes"]
+        summary |= {"chosen_step": chosen["step"], "device_seconds": devices * rows[-1]["seconds"]}
+    if not trainer.get("rank"):
+        (out / "history.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return summary
 
 
@@ -114,12 +118,15 @@ def _trained(module: Training, train, dev, out: Path, history: History, logger, 
         checkpoints, filename="best", monitor=module.monitor, save_last=True,
         save_on_train_epoch_end=True, enable_version_counter=False,
     )  # fmt: skip
-    plugins = [checkpoint.WholeFiles(), LightningEnvironment()]  # one process, also where SLURM's variables are set
+    one = settings.pop("rank", None) is None
+    strategy = "auto" if one else DDPStrategy(find_unused_parameters=True)  # those of frozen layers
+    # Of several processes the environment tells; one is one, also where SLURM's variables are set.
+    plugins = [checkpoint.WholeFiles(), LightningEnvironment() if one else TorchElasticEnvironment()]
     engine = pl.Trainer(
         max_steps=module.updates, max_epochs=-1, reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0,
         callbacks=[*averaging, history, keep], plugins=plugins, logger=logger or False,
         precision=module.precision_name, gradient_clip_val=5.0, accumulate_grad_batches=parts,
-        enable_progress_bar=False, enable_model_summary=False, devices=1, **settings,
+        enable_progress_bar=False, enable_model_summary=False, strategy=strategy, **settings,
     )  # fmt: skip
     data = DataModule(train, dev, module.updates, module.check_every, parts)
     try:
@@ -139,7 +146,7 @@ def _too_large(module: Training, parts: int) -> str:
 
 
 def _whole(checkpoints: Path) -> Path | None:
-    """The last checkpoint, if a killed training left one to continue from; damaged ones are removed."""
+    """The last checkpoint, if a killed training left one to continue from; damaged ones will be written over."""
     last = checkpoints / "last.ckpt"
     if not last.exists():
         return None
@@ -148,6 +155,5 @@ def _whole(checkpoints: Path) -> Path | None:
             torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a cut file
             log.warning("%s: no readable checkpoint (%s); training begins again", path, type(error).__name__)
-            shutil.rmtree(checkpoints)
             return None
     return last

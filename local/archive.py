@@ -13,7 +13,6 @@ CMVN is applied when an archive is read.
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +23,7 @@ import torch
 
 from local.ark import Reader
 from local.errors import InputError
+from local.frames import Frames, OnDisk
 from local.manifest import read_table
 from local.marker import write_atomically
 
@@ -111,39 +111,6 @@ def join(partial: Path, frame_shift: float) -> None:
         piece.unlink()
 
 
-@dataclass(frozen=True)
-class Frames:
-    """An archive in memory, all utterances end to end.
-
-    `frames` [N, width]; `offsets` and `lengths` [U], the place of each of `ids` in it.
-    """
-
-    ids: list[str]
-    speakers: list[str]
-    frames: torch.Tensor
-    offsets: torch.Tensor
-    lengths: torch.Tensor
-    frame_shift: float
-
-    @property
-    def width(self) -> int:
-        return self.frames.shape[1]
-
-    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Frames":
-        """The same archive with `function` applied to its frames [N, width]."""
-        return replace(self, frames=function(self.frames))
-
-    def select(self, indices: list[int]) -> "Frames":
-        """The same archive, offering only some of its utterances."""
-        return replace(
-            self,
-            ids=[self.ids[i] for i in indices],
-            speakers=[self.speakers[i] for i in indices],
-            offsets=self.offsets[indices],
-            lengths=self.lengths[indices],
-        )
-
-
 def frame_shift(directory: Path) -> float:
     """Seconds from one frame of an archive to the next."""
     return float((directory / "frame_shift").read_text(encoding="utf-8"))
@@ -155,12 +122,12 @@ def lengths(directory: Path, ids: list[str]) -> list[int]:
     return [int(table[key]) for key in ids]
 
 
-def read(directory: Path, cmvn: str, ids: list[str] | None = None) -> Frames:
+def read(directory: Path, cmvn: str, ids: list[str] | None = None, held: bool = True) -> Frames:
     """Read an archive, or its utterances `ids` in that order, and normalize each dimension to mean 0, variance 1.
 
     `cmvn` says over what mean and variance are taken: `utterance`, `speaker`, `global`, which is the `pretrain`
-    archive beside this one, or `none`, which leaves all as it is. Raises InputError for another word or an unknown
-    utterance.
+    archive beside this one, or `none`, which leaves all as it is. If it is not `held` in memory, it is read for each
+    batch. Raises InputError for another word or an unknown utterance.
     """
     lengths, speakers = read_table(directory / "utt2num_frames"), read_table(directory / "utt2spk")
     reader = Reader(directory / "feats.scp")
@@ -169,18 +136,24 @@ def read(directory: Path, cmvn: str, ids: list[str] | None = None) -> Frames:
     counts = torch.tensor([int(lengths.get(key, 0)) for key in ids])
     offsets = torch.cumsum(counts, 0) - counts
     normalize = _normalizer(directory, cmvn, speakers)
-    frames = torch.empty(int(counts.sum()), width)
-    for key, start, count in zip(ids, offsets.tolist(), counts.tolist(), strict=True):
-        part = frames[start : start + count].numpy()
+
+    def into(key: str, part: np.ndarray) -> None:
         reader.into(key, part)
         mean, deviation = normalize(key)
         part -= mean
         part /= deviation
-    return Frames(ids, [speakers[key] for key in ids], frames, offsets, counts, frame_shift(directory))
+
+    found = [ids, [speakers[key] for key in ids], torch.empty(0, width), offsets, counts, frame_shift(directory)]
+    if not held:
+        return OnDisk(*found, dict(zip(ids, counts.tolist(), strict=True)), into)
+    found[2] = frames = torch.empty(int(counts.sum()), width)
+    for key, start, count in zip(ids, offsets.tolist(), counts.tolist(), strict=True):
+        into(key, frames[start : start + count].numpy())
+    return Frames(*found)
 
 
-def read_audio(directory: Path, ids: list[str], sample_rate: int) -> Frames:
-    """The stored samples of utterances `ids`, as frames [N, 1], int16, a sample each.
+def read_audio(directory: Path, ids: list[str], sample_rate: int, held: bool = True) -> Frames:
+    """The stored samples of utterances `ids`, as frames [N, 1], int16, a sample each; `held` as in `read`.
 
     Zeros follow, so that from each utterance's beginning a stretch as long as the longest can be cut out. Raises
     InputError if the archive stores none.
@@ -190,11 +163,15 @@ def read_audio(directory: Path, ids: list[str], sample_rate: int) -> Frames:
     reader = Reader(directory / "wav.scp")
     counts = torch.tensor([reader.shape(key)[0] for key in ids])
     offsets = torch.cumsum(counts, 0) - counts
-    samples = torch.zeros(int(counts.sum() + counts.max()), 1, dtype=torch.int16)
+    speakers, tail = read_table(directory / "utt2spk"), int(counts.max())
+    none = torch.zeros(0, 1, dtype=torch.int16)
+    found = [ids, [speakers[key] for key in ids], none, offsets, counts, 1 / sample_rate]
+    if not held:
+        return OnDisk(*found, dict(zip(ids, counts.tolist(), strict=True)), reader.into, torch.int16, tail)
+    found[2] = samples = torch.zeros(int(counts.sum()) + tail, 1, dtype=torch.int16)
     for key, start, count in zip(ids, offsets.tolist(), counts.tolist(), strict=True):
         reader.into(key, samples[start : start + count].numpy())
-    speakers = read_table(directory / "utt2spk")
-    return Frames(ids, [speakers[key] for key in ids], samples, offsets, counts, 1 / sample_rate)
+    return Frames(*found)
 
 
 def moments(directory: Path, cmvn: str, ids: list[str]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,6 +11,7 @@ CURES = {
     errno.EDQUOT: "make room there and run the same command again, which continues",
     errno.EACCES: "get access to it, or run where you have it",
     errno.EPERM: "get access to it, or run where you have it",
+    errno.ECHILD: "run the same command again, which continues; if for want of memory, with smaller batches",
     errno.EROFS: "make it writable, or run elsewhere",
 }
 

@@ -45,7 +45,10 @@ REFERRED = (  # checkpoints, and archives, whose name is that of their directory
 
 @contextmanager
 def opened(cfg: DictConfig, out: Path, job: str) -> Iterator:
-    """A Lightning logger that writes below `out`, for one training or report."""
+    """A Lightning logger that writes below `out`, for one training or report; None in a process that does not write."""
+    if cfg.trainer.get("rank"):
+        yield None
+        return
     if cfg.logger.name == "csv":
         from pytorch_lightning.loggers import CSVLogger
 

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from local import cells, failure, ray, slurm, trials
+from local import cells, failure, ranks, ray, slurm, trials
 from local.config import CONF, check_overrides
 from local.errors import InputError, refusals_reported
 from local.stage import STAGES, cell_name, stage_named, stage_number
@@ -34,6 +34,8 @@ slurm.register()
 def main(cfg: DictConfig) -> float | None:
     """Run the stages; return the dev WER in percent once stage 7 is done, which is what an optimizer needs."""
     try:
+        if ranks.idle(cfg):
+            return None
         run_stages(cfg)
         return dev_wer(cfg)
     except (InputError, failure.Stopped) as error:

@@ -19,7 +19,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from local import failure, queue
+from local import failure, queue, ranks
 from local.errors import InputError, refusals_reported
 from local.stage import STAGES, cell_name, settled, stage_named, stage_number
 
@@ -143,7 +143,8 @@ class Slurm(Launcher):
             command = shlex.join([sys.executable, "-m", "local.run", *own, *job.overrides])
             script = "\n".join(["#!/bin/bash", *self.before, f"exec {command}", ""])
             where = [f"--chdir={Path.cwd()}", f"--output={LOGS}/{job.name}-%j.log", "--open-mode=append"]
-            job.queued(queue.submit(script, [f"--job-name={job.name}", *where, *self.options]))
+            shared = ranks.tasks(job.cfg) if {"pretrain", "finetune"} & {*job.stages} else []
+            job.queued(queue.submit(script, [f"--job-name={job.name}", *where, *shared, *self.options]))
             job.tell("submitted")
 
     def _look(self, left: list[Job]) -> None:

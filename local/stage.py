@@ -35,6 +35,7 @@ MAKER = {
     "bottleneck": "bottleneck", "finetune": "finetune", "lm": "lm", "decode": "decode", "score": "score",
     "report": "report",
 }  # fmt: skip
+PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 PART_OF = {"lm": "decode"}  # what a stage that reads it makes before itself
 
 
@@ -202,7 +203,7 @@ class Stage:
                 "files": {path: stamp(path) for path in read} | self.watched(cfg, partial),
                 "commit": commit(),
                 "wall_seconds": round(time.monotonic() - start, 2),
-                "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+                "peak_memory_bytes": 1024 * max(resource.getrusage(who).ru_maxrss for who in PROCESSES),
             }
         )
         write_atomically(partial / "done.json", json.dumps(marker, indent=1) + "\n")

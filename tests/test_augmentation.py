@@ -79,10 +79,12 @@ def stored(tiny, tmp_path_factory):
     return get
 
 
-def batcher(source: tuple[Path, dict], cmvn="utterance", crop=None, labels=None, seed=1, **changes) -> AudioBatcher:
+def batcher(
+    source: tuple[Path, dict], cmvn="utterance", crop=None, labels=None, seed=1, held=True, **changes
+) -> AudioBatcher:
     audio = Audio(source[0], cmvn, make(source[1]))
     ids = list(manifest.read_table(source[0] / "utt2spk"))
-    return AudioBatcher(audio.read(ids), 3000, seed, crop, labels, audio, NEUTRAL | changes)
+    return AudioBatcher(audio.read(ids, held), 3000, seed, crop, labels, audio, NEUTRAL | changes)
 
 
 @pytest.mark.parametrize("kind", ["fbank", "mfcc", "spectrogram", "waveform"])

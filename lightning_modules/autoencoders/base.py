@@ -74,8 +74,8 @@ class Autoencoder(Training, ABC):
     def noisy(self, x: torch.Tensor) -> torch.Tensor:
         """`x` of any shape with noise on it, and cells dropped."""
         if self.noise:
-            x = x + self.noise * torch.randn_like(x)
-        return x * (torch.rand_like(x) >= self.drop) if self.drop else x
+            x = x + self.noise * self.draw(torch.randn, x.shape, x.device)
+        return x * (self.draw(torch.rand, x.shape, x.device) >= self.drop) if self.drop else x
 
     def corrupt(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The encoder's input [B, T, D], and true in each cell [B, T, D] that is to be reconstructed."""
@@ -110,7 +110,7 @@ class Autoencoder(Training, ABC):
         cost = cost + self.beside(codes, cells & inside, batch.clean)
         errors = self.error(output, self.target(batch.clean, batch.lengths))
         weights = (torch.where(cells, 1.0, self.visible) * inside).expand_as(errors)
-        return (errors * weights).sum() / weights.sum().clamp(min=1) + cost
+        return self.total((errors * weights).sum()) / self.total(weights.sum()).clamp(min=1) + cost
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """One update's loss."""
@@ -124,5 +124,5 @@ class Autoencoder(Training, ABC):
             on_step=False,
             on_epoch=True,
             logger=False,
-            batch_size=int(batch.lengths.sum()),
+            batch_size=int(self.total(batch.lengths.sum())),
         )

@@ -60,10 +60,10 @@ class Clustered(Masked):
     def beside(self, codes: torch.Tensor, cells: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """The weighted cross-entropy of what is hidden."""
         hidden = self.grouped(cells).all(2)
-        count = hidden.sum().clamp(min=1)
+        count = self.total(hidden.sum()).clamp(min=1)
         scores, labels = self.decoder["clusters"](codes)[:, : hidden.shape[1]].float(), self.labels(clean)
         if not self.training:
-            right = ((scores.argmax(2) == labels) & hidden).sum() / count
+            right = self.total(((scores.argmax(2) == labels) & hidden).sum()) / count
             self.log("val_cluster_accuracy", right, on_epoch=True, logger=False, batch_size=int(count))
         nats = nn.functional.cross_entropy(scores.transpose(1, 2), labels, reduction="none")
-        return self.weight * (nats * hidden).sum() / count
+        return self.weight * self.total((nats * hidden).sum()) / count

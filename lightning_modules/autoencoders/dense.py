@@ -81,7 +81,7 @@ class Dense(Autoencoder):
         output = self.decoder[mirrored : mirrored + 2](self.encoder[first : first + 2](self.noisy(below)))
         errors = ((output - target) ** 2 if layer else super().error(output, clean)).mean(2)
         inside = padding_mask(batch.lengths, errors.shape[1])
-        return (errors * inside).sum() / inside.sum()
+        return self.total((errors * inside).sum()) / self.total(inside.sum())
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """One update's loss: of a layer, and in the last part of a greedy training, of the whole."""

@@ -80,8 +80,8 @@ class Masked(Autoencoder):
         if not (self.masked or self.band):
             return super().corrupt(features)
         batch, frames, width = features.shape
-        time = masking.spans(batch, frames, self.span, self.masked, features.device)
-        frequency = masking.band(batch, width, self.band, features.device)
+        time = masking.spans(self.draw, batch, frames, self.span, self.masked, features.device)
+        frequency = masking.band(self.draw, batch, width, self.band, features.device)
         cells = time[:, :, None] | frequency[:, None, :]
         return torch.where(cells, self.token.to(features.dtype), features), cells
 

@@ -87,13 +87,14 @@ class Quantized(Masked):
         if self.training:
             self.follow(vectors.detach(), one_hot.float())
         else:
-            self.used.append(one_hot.sum((0, 1)))
-        return codes, lengths, self.commitment * (distance * inside).sum() / inside.sum()
+            self.used.append(self.total(one_hot.sum((0, 1))))
+        return codes, lengths, self.commitment * self.total((distance * inside).sum()) / self.total(inside.sum())
 
     @torch.no_grad()
     def restart(self, vectors: torch.Tensor, inside: torch.Tensor) -> None:
         """Put dead codes, at first all, at random vectors of the batch, where they are soon dead again if unused."""
-        drawn = torch.multinomial(inside.flatten().float(), len(self.codebook), replacement=True)
+        vectors, inside = self.gathered(vectors), self.gathered(inside.float())
+        drawn = torch.multinomial(inside.flatten(), len(self.codebook), replacement=True, generator=self.generator)
         even = self.counts.mean()
         dead = self.counts <= self.dead * even
         fresh = vectors.flatten(0, 1)[drawn]
@@ -104,9 +105,9 @@ class Quantized(Masked):
     def follow(self, vectors: torch.Tensor, one_hot: torch.Tensor) -> None:
         """Move the averages towards a batch, `one_hot` [B, T, codes] being zero in its padding, and the codes after."""
         with torch.autocast(vectors.device.type, enabled=False):
-            sums = torch.einsum("btk,btd->kd", one_hot, vectors)
+            sums = self.total(torch.einsum("btk,btd->kd", one_hot, vectors))
         sums = torch.lerp(self.codebook * self.counts[:, None], sums, 1 - self.decay)
-        self.counts.lerp_(one_hot.sum((0, 1)), 1 - self.decay)
+        self.counts.lerp_(self.total(one_hot.sum((0, 1))), 1 - self.decay)
         self.codebook.copy_(sums / self.counts.clamp(min=1e-6)[:, None])
 
     def on_validation_epoch_end(self) -> None:

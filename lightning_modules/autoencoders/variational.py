@@ -33,7 +33,7 @@ class Variational(Masked):
         hidden, lengths = self.hidden(features, lengths)
         mean, log_variance = self.to_bottleneck(hidden).float(), self.to_log_variance(hidden).float()
         inside = padding_mask(lengths, mean.shape[1])[:, :, None]
-        nats = (divergence(mean, log_variance) * inside).sum((0, 1)) / inside.sum()
+        nats = self.total((divergence(mean, log_variance) * inside).sum((0, 1))) / self.total(inside.sum())
         return mean, log_variance, lengths, nats
 
     def information(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -43,9 +43,9 @@ class Variational(Masked):
     def code(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A sample, and its cost."""
         mean, log_variance, lengths, nats = self.posterior(features, lengths)
-        codes = mean + (log_variance / 2).exp() * torch.randn_like(mean)
+        codes = mean + (log_variance / 2).exp() * self.draw(torch.randn, mean.shape, mean.device)
         if not self.training:
-            self.log("val_kl", nats.sum(), on_epoch=True, logger=False, batch_size=int(lengths.sum()))
+            self.log("val_kl", nats.sum(), on_epoch=True, logger=False, batch_size=int(self.total(lengths.sum())))
         weight = self.kl * (min(1.0, (self.global_step + 1) / self.rise) if self.training else 1.0)
         paid = nats.clamp(min=self.free_bits * math.log(2)).sum()
         return codes, lengths, weight * paid / (self.stride * features.shape[2])

@@ -92,7 +92,7 @@ class CTC(Training):
         loss = nn.functional.ctc_loss(
             log_probabilities.float().transpose(0, 1), batch.labels, lengths, batch.label_lengths, reduction="sum"
         )
-        return loss / batch.label_lengths.sum()
+        return self.total(loss) / self.total(batch.label_lengths.sum())
 
     def augment(self, features: torch.Tensor) -> torch.Tensor:
         """SpecAugment (Park et al. 2019): spans and a band of each utterance set to the mean, which is zero.
@@ -102,8 +102,8 @@ class CTC(Training):
         batch, frames, width = features.shape
         mean = features.new_zeros(())
         fill = self.autoencoder.token.to(features.dtype) if self.as_pretrained else mean
-        time = masking.spans(batch, frames, self.span, self.time_mask, features.device)
-        frequency = masking.band(batch, width, self.band, features.device)
+        time = masking.spans(self.draw, batch, frames, self.span, self.time_mask, features.device)
+        frequency = masking.band(self.draw, batch, width, self.band, features.device)
         return torch.where(time[:, :, None] | frequency[:, None, :], fill, features)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
@@ -118,19 +118,22 @@ class CTC(Training):
         loss = self.ctc(log_probabilities, lengths, batch)
         hypotheses = self.greedy(log_probabilities, lengths)
         blanks = (log_probabilities.argmax(2) == 0)[padding_mask(lengths, log_probabilities.shape[1])]
-        empty = torch.tensor([float(not hypothesis) for hypothesis in hypotheses])
-        for name, value, weight in (
-            ("val_loss", loss, int(batch.label_lengths.sum())),
-            ("health/blank_rate", blanks.float().mean(), len(blanks)),
-            ("health/empty_rate", empty.mean(), len(empty)),
-        ):
-            self.log(name, value, on_step=False, on_epoch=True, logger=False, batch_size=weight)
+        spoken = [int(blanks.sum()), len(blanks), sum(not each for each in hypotheses), len(hypotheses)]
         rows = zip(batch.labels.tolist(), batch.label_lengths.tolist(), strict=True)
         references = [fold(decode(row[:size], self.units), self.scoring) for row, size in rows]
         hypotheses = [fold(text, self.scoring) for text in hypotheses]
         words = count_words(references, hypotheses)
         characters = sum(map(count_characters, references, hypotheses), Counts())
-        self.counts.append((words.errors, words.length, characters.errors, characters.length))
+        counts = [*spoken, words.errors, words.length, characters.errors, characters.length]
+        counts = [*counts, int(batch.label_lengths.sum())]
+        blank, frames, empty, said, *counts, labels = self.total(torch.tensor(counts, device=loss.device)).tolist()
+        self.counts.append(counts)
+        for name, value, weight in (
+            ("val_loss", loss, labels),
+            ("health/blank_rate", blank / frames, frames),
+            ("health/empty_rate", empty / said, said),
+        ):
+            self.log(name, value, on_step=False, on_epoch=True, logger=False, batch_size=weight)
 
     def on_validation_epoch_end(self) -> None:
         """Word and character error rates, in percent."""

@@ -4,7 +4,7 @@ import json
 import logging
 from pathlib import Path
 
-from local import augmentation
+from local import augmentation, ranks
 from local.config import make, plain
 from local.errors import InputError
 from local.frontend import autoencoder_path, checkpoint_path, source
@@ -16,10 +16,13 @@ from local.text import aligned, encode_all, feasibility
 log = logging.getLogger(__name__)
 
 
-@stage(
-    writes="finetune", reads=("data", "features", "bottleneck"),
-    check=lambda cfg: augmentation.check(cfg, "recognizer"), resumes=True,
-)  # fmt: skip
+def _check(cfg) -> None:
+    augmentation.check(cfg, "recognizer")
+    ranks.check(cfg)
+
+
+@stage(writes="finetune", reads=("data", "features", "bottleneck"), check=_check, resumes=True)
+@ranks.shared("finetune")
 def run(cfg, partial) -> list[str]:
     from lightning_modules.augmentation import Audio
     from lightning_modules.fit import batcher, fit, place
@@ -39,8 +42,9 @@ def run(cfg, partial) -> list[str]:
     ids = {split: [u.id for u in utterances] for split, utterances in texts.items()}
     asked = augmentation.asked(cfg, "recognizer")
     audio = Audio(directory / "train", cmvn, make(plain(cfg, "features")["extractor"])) if asked else None
-    dev = archive.read(directory / "dev", cmvn, ids["dev"])
-    train = audio.read(ids["train"]) if audio else archive.read(directory / "train", cmvn, ids["train"])
+    held = ranks.count(cfg) == 1
+    dev = archive.read(directory / "dev", cmvn, ids["dev"], held)
+    train = audio.read(ids["train"], held) if audio else archive.read(directory / "train", cmvn, ids["train"], held)
     input_stride = round(dev.frame_shift / archive.frame_shift(Path(cfg.dirs.features) / "train"))
     kept = _aligned(cfg, ids["train"], labels["train"], input_stride)
     dropped = len(labels["train"]) - len(kept)
@@ -51,6 +55,8 @@ def run(cfg, partial) -> list[str]:
     with logger.opened(cfg, partial, "finetune") as run_logger:
         title, more = f"{cell_name(cfg)} finetune", {"watch": Halving(cfg)} if cfg.halving else {}
         summary = fit(module, train, dev, partial, title, run_logger, dict(cfg.trainer), **more)
+        if cfg.trainer.get("rank"):
+            return []  # number 0 writes
         summary["health"] = _health(cfg, partial, dropped)
         numbers = {f"health/{key}": value for key, value in summary["health"].items() if isinstance(value, int | float)}
         run_logger.log_metrics(numbers, step=module.updates)

@@ -3,13 +3,19 @@
 import json
 from pathlib import Path
 
-from local import augmentation
+from local import augmentation, ranks
 from local.config import make, plain
 from local.labels import subset
 from local.stage import cell_name, stage
 
 
-@stage(writes="pretrain", reads=("unlabeled",), check=lambda cfg: augmentation.check(cfg, "autoencoder"), resumes=True)
+def _check(cfg) -> None:
+    augmentation.check(cfg, "autoencoder")
+    ranks.check(cfg)
+
+
+@stage(writes="pretrain", reads=("unlabeled",), check=_check, resumes=True)
+@ranks.shared("pretrain")
 def run(cfg, partial) -> list[str]:
     from lightning_modules import checkpoint
     from lightning_modules.augmentation import Audio
@@ -23,8 +29,9 @@ def run(cfg, partial) -> list[str]:
     ids = [u.id for u in utterances]
     asked = augmentation.asked(cfg, "autoencoder")
     audio = Audio(*source, make(plain(cfg, "features")["extractor"])) if asked else None
-    train = audio.read(ids) if audio else archive.read(*source, ids)
-    dev = archive.read(unlabeled / "dev", cfg.unlabeled.cmvn)
+    held = ranks.count(cfg) == 1
+    train = audio.read(ids, held) if audio else archive.read(*source, ids, held)
+    dev = archive.read(unlabeled / "dev", cfg.unlabeled.cmvn, held=held)
     settings = plain(cfg, "autoencoder") | {"input_dim": dev.width, "seed": cfg.seed}
     module = checkpoint.build(settings)
     train = batcher(module, place(train, cfg.trainer.accelerator), audio=audio)
@@ -32,6 +39,8 @@ def run(cfg, partial) -> list[str]:
     module.initialize(train)
     with logger.opened(cfg, partial, "pretrain") as run_logger:
         summary = fit(module, train, dev, partial, f"{cell_name(cfg)} pretrain", run_logger, dict(cfg.trainer))
+    if cfg.trainer.get("rank"):
+        return []  # number 0 writes
     encoder = [p for name, p in module.named_parameters() if not name.startswith("decoder.")]
     summary |= {"parameters": sum(p.numel() for p in encoder), "hours": sum(u.duration for u in utterances) / 3600}
     checkpoint.save(partial / "autoencoder.pt", module, settings, unlabeled.name)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sweeps on a SLURM cluster of one node, started on this machine: a job killed, a time limit, a node drained, a driver
-# killed, a controller down. ./tests/cluster/slurm.sh [--short]; it needs root and Debian or Ubuntu, and installs SLURM.
+# killed, a controller down, a training in two processes. ./tests/cluster/slurm.sh [--short]; it needs root and Debian or Ubuntu, and installs SLURM.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . ./path.sh
@@ -114,6 +114,39 @@ start_controller
 finished "a controller restarted"
 [ "$(compgen -G 'exp/slurm/score-none-seed-7-*.log' | wc -l)" = 1 ] || fail "not one job"
 echo "a controller restarted: the driver waited for it, and for its job"
+
+# Two processes that share a training have the losses of one: as tasks of srun, and as those of a cell's job.
+exact=({autoencoder,recognizer}.{encoder.dropout=0,learning_rate=0.001} trainer.accelerator=cpu)
+train() { python -m local.run -m hydra/launcher=basic "${small[@]}" "${exact[@]}" "$@"; }
+mkdir one && ln -s ../data one
+alone() { (cd one && PYTHONPATH=$work train seed=9 "$@") || fail "one process"; }
+alone arm=masked stage=3 stop_stage=3 >alone.out 2>&1
+alone arm=none stage=5 stop_stage=5 >>alone.out 2>&1
+shared=(srun --ntasks=2 python -m local.run -m hydra/launcher=basic "${small[@]}" "${exact[@]}" trainer.devices=2)
+"${shared[@]}" seed=9 arm=masked stage=3 stop_stage=3 >srun.out 2>&1 || fail "two processes under srun"
+start shared.out --stage 5 --stop-stage 5 seed=9 arm=none trainer.devices=2 "${exact[@]}"
+finished "two processes of a job"
+python - <<'PYTHON' || fail "the losses differ from those of one process"
+import json
+from pathlib import Path
+worst = count = 0
+for path in Path("one/exp").rglob("history.json"):
+    rows = [json.loads(each.read_text()) for each in (path, path.relative_to("one"))]
+    pairs = [(one[key], two[key]) for one, two in zip(*rows, strict=True) for key in ("loss", "val_loss")]
+    worst, count = max([worst, *(abs(a - b) for a, b in pairs)]), count + len(pairs)
+print(f"two processes under srun: {count} losses differ from those of one process by {worst:.1g} at most")
+exit(not count or worst > 1e-4)
+PYTHON
+[ "$(grep -c ' 40/40 ' srun.out)" = 1 ] || fail "not one process alone logs"
+grep -q 'finetune: in 2 processes' shared.out || fail "the job's training was not shared"
+"${shared[@]}" seed=10 arm=masked stage=3 stop_stage=3 >killed.out 2>killed.err &
+driver=$!
+until_seen ' 5/40 ' killed.out
+kill -9 "$(scontrol listpids | awk '$3 == 1 && $5 == 1 { print $1 }')" # the second task of the step in the step
+SECONDS=0
+! wait "$driver" || fail "the job did not notice"
+grep -q '^error: .*has died .*task 1: Killed' killed.err && [ "$SECONDS" -lt 10 ] || fail "$SECONDS s: $(cat killed.err)"
+echo "one of two processes under srun killed: the job ended after $SECONDS s"
 
 # What users get wrong is one line, and so is a cell that fails.
 refused() { # PATTERN ARGUMENT...
