@@ -1,4 +1,4 @@
-"""Batches as pure functions of (seed, step), cut from an archive that lies in memory.
+"""Batches as pure functions of (seed, step), cut from an archive.
 
 B batch, T frames (rounded up, so that few shapes occur), D width, L labels.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from local.archive import Frames
+from local.frames import Frames
 
 ROUND = 16  # frames to which T is rounded up
 

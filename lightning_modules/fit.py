@@ -17,8 +17,8 @@ from lightning_modules.batch import Batcher
 from lightning_modules.datamodule import DataModule
 from lightning_modules.history import History
 from lightning_modules.training import Training
-from local.archive import Frames
 from local.errors import InputError
+from local.frames import Frames
 
 # Lightning's advice about worker processes and logging intervals does not fit batches that lie in memory.
 warnings.filterwarnings("ignore", module="pytorch_lightning")
@@ -103,8 +103,7 @@ def fit(
         module.load_state_dict(best["state_dict"])
         chosen = next(row for row in rows if row["step"] == best["global_step"])
         summary |= {key: value for key, value in chosen.items() if key.startswith("val_")}
-        devices = settings["devices"] * settings["num_nodes"]
-        summary |= {"chosen_step": chosen["step"], "device_seconds": devices * rows[-1]["seconds"]}
+        summary |= {"chosen_step": chosen["step"], "device_seconds": rows[-1]["seconds"]}
     if not trainer.get("rank"):
         (out / "history.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return summary
@@ -142,7 +141,7 @@ def _too_large(module: Training, parts: int) -> str:
     setting = f"{module.group}.batch_seconds={module.batch_seconds:g}"
     if parts > 1:
         return f"{module.name}: {setting}: not even one utterance at a time fits into memory; lower its width"
-    return f"{module.name}: {setting}: a batch does not fit into memory; lower it, or set trainer.auto_batch=true"
+    return f"{module.name}: {setting}: a batch is too large for the memory; lower it, or set trainer.auto_batch=true"
 
 
 def _whole(checkpoints: Path) -> Path | None:

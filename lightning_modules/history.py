@@ -14,8 +14,8 @@ LINE_EVERY = 15  # seconds
 class History(pl.Callback):
     """A row for each validation: step, mean training loss since the last, learning rate, seconds, metrics.
 
-    It travels in the checkpoint, so a resumed training has one history; `seconds` counts what was kept. `watch` is
-    called with the rows after each, and may raise to end the training.
+    It travels in the checkpoint, so a resumed training has one history; `seconds` counts what was kept, of all devices
+    together. `watch` is called with the rows after each, and may raise to end the training.
     """
 
     def __init__(self, title: str, watch: Callable[[list[dict]], None] = lambda rows: None) -> None:
@@ -56,7 +56,7 @@ class History(pl.Callback):
             "step": trainer.global_step,
             "loss": float(sum(self.losses)) / max(1, len(self.losses)),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            "seconds": round(self.seconds + time.monotonic() - self.start, 2),
+            "seconds": round(self.seconds + trainer.world_size * (time.monotonic() - self.start), 2),
             **metrics,
         }
         self.losses.clear()

@@ -9,7 +9,7 @@ import torch
 
 from lightning_modules.autoencoders.base import Autoencoder
 from lightning_modules.batch import Batch, Batcher, padding_mask, seed_of
-from local.archive import Frames
+from local.frames import Frames
 
 BATCH = 200  # seconds
 EXCERPT = 5  # seconds of an utterance in a picture

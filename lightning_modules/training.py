@@ -24,8 +24,8 @@ class Training(pl.LightningModule):
     training needs no random states. `monitor` names the validation metric that chooses the checkpoint.
 
     Where several processes share a training, each has some rows of a batch, and what is drawn (but dropout), summed and
-    counted is the whole batch's: `draw`, `total` and `gathered` see to that. So losses and gradients are those of one
-    process.
+    counted is the whole batch's: `draw`, `total` and `gathered` see to that. So losses and gradients are, but for
+    dropout, those of one process.
     """
 
     monitor: str

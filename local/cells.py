@@ -219,7 +219,7 @@ def postponed(arguments: list[str]) -> list[str]:
     found = []
     for argument in arguments:
         key, _, value = argument.partition("=")
-        single = value and "(" not in value and "," not in value.partition("[")[0]
+        single = value not in ("", "null") and "(" not in value and "," not in value.partition("[")[0]
         needed = key.startswith(("hydra", "sweep", "recipe", "machine", "+", "~"))  # by the sweep's own configuration
         found.append(f"{key}=choice({value})" if single and not needed else argument)
     return found

@@ -38,15 +38,16 @@ def told(error: Exception) -> str:
 @contextmanager
 def recorded(out: Path) -> Iterator[None]:
     """Write the reason if what is done in the context, which makes `out`, fails or is stopped."""
-    _forget(out)
+    forget(out)
     try:
         yield
     except Exception as error:
         record(out, told(error), "stopped" if isinstance(error, Stopped) else "failed")
         raise
-    _forget(out)  # of another process, for which this one waited
+    forget(out)  # of another process, for which this one waited
 
 
-def _forget(out: Path) -> None:
+def forget(out: str | Path) -> None:
+    """Remove what an earlier attempt left."""
     for state in ("failed", "stopped"):
         _record(out, state).unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from local.errors import InputError
 from local.marker import commit, read_marker
 
 log = logging.getLogger(__name__)
+MODES = ("offline", "online", "disabled")
 PATIENCE = 20.0  # seconds for a server to answer
 # Unit, and which value of a training stands for it, of each metric that a training logs.
 METRICS = {
@@ -65,11 +66,12 @@ def opened(cfg: DictConfig, out: Path, job: str) -> Iterator:
     settings["x_disable_meta"] = True  # the command line and git's remote, in which a password may stand
     settings["x_transaction_log_flush_interval"] = 1.0  # seconds of which a kill leaves nothing
     run = _begun(
-        cfg, wandb, settings, project=cfg.logger.project, dir=str(out), id=_run_id(out), resume="allow", job_type=job,
-        group="report" if job == "report" else cfg.arm.name,
+        cfg, wandb, settings, project=cfg.logger.project, dir=str(out.resolve()), id=_run_id(out), resume="allow",
+        job_type=job, group="report" if job == "report" else cfg.arm.name,
         name=job if job == "report" else f"{job} {cfg.arm.name} {cfg.seed}",
         tags=_tags(cfg, job), config=_config(cfg),
     )  # fmt: skip
+    run.define_metric("trainer/global_step")  # Lightning's name
     run.define_metric("*", step_metric="trainer/global_step")
     for name, (_, summary) in METRICS.items():
         run.define_metric(name, step_metric="trainer/global_step", summary=summary)
@@ -81,13 +83,25 @@ def opened(cfg: DictConfig, out: Path, job: str) -> Iterator:
         run.finish(exit_code=0 if finished else 1)  # or the next training of this process would log into it
 
 
-def _begun(cfg: DictConfig, wandb, settings: dict, **more):
-    """A W&B run; offline unless that was asked for, and where no server answers."""
-    mode = os.environ.get("WANDB_MODE") or cfg.logger.mode
+def check(cfg: DictConfig) -> None:
+    """Raise InputError for a mode that W&B does not have, or that wants a key where there is none."""
+    if cfg.logger.name == "csv":
+        return
+    if (mode := _mode(cfg)) not in MODES:
+        raise InputError(f"logger.mode={mode}: expected one of {', '.join(MODES)} (WANDB_MODE overrides it)")
     if mode == "online" and not has_key():
         raise InputError(
             "logger.mode=online, but there is no key; set WANDB_API_KEY, `wandb login`, or leave it offline"
         )
+
+
+def _mode(cfg: DictConfig) -> str:
+    return os.environ.get("WANDB_MODE") or cfg.logger.mode
+
+
+def _begun(cfg: DictConfig, wandb, settings: dict, **more):
+    """A W&B run; offline unless that was asked for, and where no server answers."""
+    mode = _mode(cfg)
     if mode == "online" and (why := unready()):
         log.warning("W&B: %s; this run is kept offline, local/sync_wandb.sh uploads it", why.partition(";")[0])
         mode = "offline"

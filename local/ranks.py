@@ -52,7 +52,9 @@ def check(cfg: DictConfig) -> None:
     if cfg.trainer.auto_batch:
         raise InputError(f"{asked} auto_batch=true: parts are for one device alone; set one of them back")
     if cfg.halving:
-        raise InputError(f"{asked} with halving: a trial is judged in one process; set halving=null, or one device")
+        raise InputError(f"{asked} with halving: a trial is judged in one process; set one of them back")
+    if cfg.dry_run:  # of jobs for other machines, perhaps
+        return
     if cfg.trainer.num_nodes > 1 and not _in_slurm():
         raise InputError(f"{asked}: several nodes, but this is no SLURM job; run it as one, or set num_nodes=1")
     if cfg.trainer.accelerator != "cpu":

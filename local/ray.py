@@ -75,6 +75,8 @@ def _connected(init: dict):
         import ray
     except ImportError as error:
         raise InputError(f"hydra/launcher=ray: {error}; pip install 'ray[default]==2.60.0', on all nodes") from None
+    if ray.is_initialized():  # by an earlier phase of the sweep
+        return ray
     _reachable(init.get("address") or "")
     try:
         ray.init(**{"logging_level": logging.WARNING, **init})

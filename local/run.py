@@ -6,6 +6,7 @@ With `-m` the same for every cell of a sweep (local/cells.py), each piece of sha
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import hydra
@@ -20,6 +21,8 @@ from local.stage import STAGES, cell_name, stage_named, stage_number
 
 log = logging.getLogger(__name__)
 LOG = Path("exp/log/run.log")  # as in conf/hydra/job_logging
+# What goes to a worker is looked for in every loaded module, and old names of SpeechBrain's warn of themselves.
+warnings.filterwarnings("ignore", message="Module 'speechbrain")
 logging.raiseExceptions = False  # or each line that finds no room in the log comes out as a traceback
 # Before torch is imported, here or in a worker: results do not depend on the number of cores, for work on a CPU is
 # single-threaded and its processes run side by side.
@@ -40,7 +43,9 @@ def main(cfg: DictConfig) -> float | None:
         return dev_wer(cfg)
     except (InputError, failure.Stopped) as error:
         if HydraConfig.get().mode == RunMode.RUN:
-            sys.exit(str(error) if isinstance(error, failure.Stopped) else f"error: {error}")
+            print(error if isinstance(error, failure.Stopped) else f"error: {error}", file=sys.stderr)
+            # A process of a training was killed; to a cluster's launcher that is as if this one had been.
+            sys.exit(137 if isinstance(error.__context__, ChildProcessError) else 1)
         raise  # the sweep prints it, once all cells have ended
     except Exception:
         log.exception("[%s] failed", cell_name(cfg))
@@ -60,10 +65,14 @@ def foresee(cfg: DictConfig) -> None:
     """Raise InputError for what stage 6 would refuse by its settings, before hours of training come to that."""
     finetune, decode, lm = map(stage_named, ("finetune", "decode", "lm"))
     first = cfg.dirs.decode if finetune.plan(cfg)[0] == "done" else cfg.dirs.finetune
-    with refusals_reported(first), failure.recorded(Path(first)):
-        for stage in (decode, lm):
-            if cfg.dirs[stage.writes] is not None and stage.plan(cfg)[0] != "done":
-                stage.check(cfg)
+    try:
+        with refusals_reported(first):
+            for stage in (decode, lm):
+                if cfg.dirs[stage.writes] is not None and stage.plan(cfg)[0] != "done":
+                    stage.check(cfg)
+    except InputError as error:
+        failure.record(Path(first), failure.told(error))
+        raise
 
 
 def dev_wer(cfg: DictConfig) -> float | None:

@@ -48,9 +48,13 @@ class Job:
         self.id, self.state, self.read, self.last = number, "", 0, ""
         self.log = LOGS / f"{self.name}-{number}.log"
 
-    def done(self) -> bool:
-        """Whether nothing is left to do."""
-        return settled(self.cfg, self.stages) is not None
+    def look(self) -> bool:
+        """Whether nothing is left to do; end it then."""
+        from local.run import dev_wer
+
+        if done := settled(self.cfg, self.stages) is not None:
+            self.end(JobStatus.COMPLETED, dev_wer(self.cfg))
+        return done
 
     def relay(self) -> None:
         """Log the lines that it has printed since, of which `last` is the last."""
@@ -72,16 +76,27 @@ class Job:
     def end(self, status: JobStatus, value: float | InputError | None) -> None:
         self.returned = JobReturn(self.overrides, self.cfg, status=status, _return_value=value)
 
+    def made(self) -> list[str]:
+        """The directories that can hold why it failed."""
+        found = (self.cfg.dirs[stage_named(name).writes] for name in self.stages if stage_number(name) > 2)
+        return [directory for directory in found if directory]
+
+    def forget(self) -> None:
+        """Remove what an earlier job left of why it failed."""
+        for directory in self.made():
+            failure.forget(directory)
+
     def reason(self) -> str | None:
         """What the job itself left of why it failed."""
-        left = (failure.reason(self.cfg.dirs[stage_named(name).writes]) for name in self.stages)
-        return next(filter(None, left), None)
+        return next(filter(None, map(failure.reason, self.made())), None)
 
     def fail(self, why: str) -> None:
         """End it, and record the reason where it stood: what was killed or canceled could not."""
         at = next((name for name in self.stages if settled(self.cfg, (name,)) is None), self.stages[-1])
-        if stage_number(at) > 2:  # a corpus that is refused leaves nothing behind
-            failure.record(Path(self.cfg.dirs[stage_named(at).writes]), why)
+        made = self.cfg.dirs[stage_named(at).writes]
+        # A corpus that is refused leaves nothing behind, and a search's end of a trial is no failure.
+        if stage_number(at) > 2 and not failure.reason(made, "stopped"):
+            failure.record(Path(made), why)
         self.end(JobStatus.FAILED, InputError(f"{self.title}: {why}"))
 
 
@@ -100,9 +115,11 @@ class Slurm(Launcher):
         self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run each cell as a job."""
+        """Run each cell as a job, unless it is done."""
         load = self.hydra_context.config_loader.load_sweep_config
         jobs = [Job(load(self.config, list(overrides)), list(overrides)) for overrides in job_overrides]
+        for job in jobs:
+            job.look()  # a search asks again for what it has
         try:
             self._see_through(jobs)
         except KeyboardInterrupt:
@@ -143,6 +160,7 @@ class Slurm(Launcher):
             command = shlex.join([sys.executable, "-m", "local.run", *own, *job.overrides])
             script = "\n".join(["#!/bin/bash", *self.before, f"exec {command}", ""])
             where = [f"--chdir={Path.cwd()}", f"--output={LOGS}/{job.name}-%j.log", "--open-mode=append"]
+            job.forget()
             shared = ranks.tasks(job.cfg) if {"pretrain", "finetune"} & {*job.stages} else []
             job.queued(queue.submit(script, [f"--job-name={job.name}", *where, *shared, *self.options]))
             job.tell("submitted")
@@ -159,12 +177,10 @@ class Slurm(Launcher):
 
     def _ended(self, job: Job) -> None:
         """A job has left the queue: its cell is done, or to be submitted again, or has failed."""
-        from local.run import dev_wer
-
         state, status, signal = queue.ending(job.id)
         job.relay()
-        if job.done():
-            job.end(JobStatus.COMPLETED, dev_wer(job.cfg))
+        if job.look():
+            pass
         elif state == "CANCELLED":
             job.fail(f"job {job.id} was canceled; run the same command again, which continues")
         elif state == "OUT_OF_MEMORY":

@@ -190,7 +190,8 @@ class Stage:
         try:
             read = self.body(cfg, partial) or []
         except InputError:
-            shutil.rmtree(partial)
+            if not (partial / "checkpoints").exists():  # or hours would go for what is soon mended
+                shutil.rmtree(partial)
             raise
         except OSError:
             if not self.resumes:

@@ -26,7 +26,7 @@ while IFS= read -r -d '' run; do
   else
     new+=("$run")
   fi
-done < <(find exp -path '*/wandb/offline-run-*/run-*.wandb' -size +7c -print0 2>/dev/null | sort -z) # 7: killed at once
+done < <(find -H exp -path '*/wandb/offline-run-*/run-*.wandb' -size +7c -print0 2>/dev/null | sort -z) # 7: killed at once
 later=$([ "$written" = 0 ] || echo "; $written are being written, and wait for the next time")
 if [ "${#new[@]}" = 0 ]; then
   echo "W&B: nothing new to upload$later"

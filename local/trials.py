@@ -16,7 +16,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log
 from omegaconf import DictConfig
 
-from local import failure, listing
+from local import failure, listing, ranks
 from local.cells import SOME_FAILED, Cells, Killed, values
 from local.config import plain
 from local.errors import InputError, refusals_reported
@@ -90,6 +90,10 @@ class Trials(Cells):
 
         arms = self.arms(arguments)
         _, cell, _ = arms[0]
+        if ranks.count(cell) > 1:
+            raise InputError("trainer.devices: a search judges a trial in one process; set it and num_nodes to 1")
+        if not cell.halving:
+            raise InputError("halving=null: expected the rule that stops trials; with halving.at=[] it stops none")
         first, last, path = stage_number(cell.stage), stage_number(cell.stop_stage), Path(cell.sweep.study)
         if 2 < last < 7:
             raise InputError(f"--stop-stage {STAGES[last]}: a trial ends in its WER on dev; stop at score, or later")

@@ -86,7 +86,9 @@ def test_a_record_of_failure_names_the_reason_downstream_and_goes_once_it_succee
         here(folder, 3, 3, "arm=masked", noisy)
     with pytest.raises(InputError, match="needed, but exp/pretrain/masked-.* failed: .*"):
         here(folder, 5, 5, "arm=masked", noisy)
-    assert len(list(folder.glob("exp/**/*.failed"))) == 2
+    with pytest.raises(InputError, match="needed, but exp/.*masked-.* failed: exp/pretrain/.*store=audio"):
+        here(folder, 6, 6, "arm=masked", noisy)
+    assert len(list(folder.glob("exp/**/*.failed"))) == 3
     (folder / "data").unlink()
     shutil.copytree(tiny / "data", folder / "data")
     (marker,) = folder.glob("data/espeak-*/fbank-*/done.json")

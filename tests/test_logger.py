@@ -56,7 +56,7 @@ def test_metrics_are_defined_once_with_their_units(tiny):
         logged = {key for item in of_kind(directory, "history") for key in item["item"] if not key.startswith("_")}
         defined = [metric["name"] for metric in of_kind(directory, "metric") if "name" in metric]
         assert logged <= set(defined)
-        assert sorted(defined) == sorted([*logger.METRICS, "trainer/global_step"])  # the latter is Lightning's
+        assert sorted(defined) == sorted([*logger.METRICS, "trainer/global_step"])
         (run,) = of_kind(directory, "run")
         assert run["config"]["update"]["metric_units"]["val_wer"] == "% of the words of dev"
 
@@ -78,12 +78,17 @@ def test_a_server_that_does_not_answer_costs_no_training(tmp_path, monkeypatch, 
     assert [item["item"]["val_wer"] for item in of_kind(tmp_path, "history")] == [50.0]
 
 
-def test_online_without_a_key_is_refused_and_asks_for_nothing(tmp_path):
-    with (
-        pytest.raises(InputError, match="there is no key; set WANDB_API_KEY"),
-        logger.opened(settings("logger.mode=online"), tmp_path, "finetune"),
-    ):
-        pass
+def test_online_without_a_key_is_refused_and_asks_for_nothing():
+    with pytest.raises(InputError, match="there is no key; set WANDB_API_KEY"):
+        logger.check(settings("logger.mode=online"))
+
+
+def test_a_mode_that_there_is_not_is_refused_before_the_training(monkeypatch):
+    with pytest.raises(InputError, match="logger.mode=onlin: expected one of offline, online, disabled"):
+        logger.check(settings("logger.mode=onlin"))
+    monkeypatch.setenv("WANDB_MODE", "of")
+    with pytest.raises(InputError, match="logger.mode=of: .*WANDB_MODE overrides it"):
+        logger.check(settings())
 
 
 @pytest.mark.parametrize("asked", [False, True])

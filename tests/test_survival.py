@@ -7,12 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
-from local.stage import STAGES
+from local.config import CONF
+from local.errors import InputError
+from local.stage import STAGES, stage_named
 from tests.bench.kills import content, differences
 from tests.conftest import REPOSITORY, TINY, borrow, here, recipe
 
@@ -64,6 +69,20 @@ def test_a_training_killed_between_checkpoints_ends_in_the_same_bits(tiny, tmp_p
         here(folder, int(stages[0][-1]), int(stages[1][-1]), f"arm={arm}", *LONGER)
         assert ("no readable checkpoint" in caplog.text) == warned
         assert same(weights(calm, name), weights(folder, name))
+
+
+def test_a_training_that_is_refused_on_its_way_keeps_its_checkpoints(tiny, tmp_path):
+    folder = borrow(tiny, tmp_path)
+
+    def body(cfg, partial: Path) -> None:
+        (partial / "checkpoints").mkdir()
+        (partial / "checkpoints" / "last.ckpt").touch()
+        raise InputError("a batch is too large for the memory")
+
+    refused = replace(stage_named("pretrain"), body=body)
+    with chdir(folder), initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(InputError):
+        refused(compose("config", [*TINY, "arm=masked", "logger=csv"]))
+    assert list(folder.glob("exp/pretrain/*.partial/checkpoints/last.ckpt"))
 
 
 def test_decoding_killed_before_any_of_its_file_operations_ends_in_the_same_files(tiny, tmp_path):

@@ -4,7 +4,7 @@ import json
 import logging
 from pathlib import Path
 
-from local import augmentation, ranks
+from local import augmentation, logger, ranks
 from local.config import make, plain
 from local.errors import InputError
 from local.frontend import autoencoder_path, checkpoint_path, source
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 def _check(cfg) -> None:
     augmentation.check(cfg, "recognizer")
     ranks.check(cfg)
+    logger.check(cfg)
 
 
 @stage(writes="finetune", reads=("data", "features", "bottleneck"), check=_check, resumes=True)
@@ -26,7 +27,7 @@ def _check(cfg) -> None:
 def run(cfg, partial) -> list[str]:
     from lightning_modules.augmentation import Audio
     from lightning_modules.fit import batcher, fit, place
-    from local import archive, logger, manifest
+    from local import archive, manifest
 
     directory, cmvn = source(cfg)
     texts = {

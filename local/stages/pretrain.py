@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from local import augmentation, ranks
+from local import augmentation, logger, ranks
 from local.config import make, plain
 from local.labels import subset
 from local.stage import cell_name, stage
@@ -12,6 +12,7 @@ from local.stage import cell_name, stage
 def _check(cfg) -> None:
     augmentation.check(cfg, "autoencoder")
     ranks.check(cfg)
+    logger.check(cfg)
 
 
 @stage(writes="pretrain", reads=("unlabeled",), check=_check, resumes=True)
@@ -20,7 +21,7 @@ def run(cfg, partial) -> list[str]:
     from lightning_modules import checkpoint
     from lightning_modules.augmentation import Audio
     from lightning_modules.fit import batcher, fit, place
-    from local import archive, logger, manifest
+    from local import archive, manifest
 
     unlabeled = Path(cfg.dirs.unlabeled)
     source = unlabeled / cfg.unlabeled.split, cfg.unlabeled.cmvn
