@@ -13,6 +13,9 @@ port=$((6400 + RANDOM % 400))
 mine() { pgrep -f "$work/cluster" | grep -vx $$ || true; } # the cluster's processes
 trap 'kill -9 ${basic:-} ${driver:+-$driver} $(mine) 2>/dev/null || true; cd /; rm -rf "$work"' EXIT
 cp -r run.sh path.sh requirements.txt conf local lightning_modules recipes tests "$work"
+# Whatever tokens the user has: nobody else is to run anything here.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n')
 mkdir "$work/elsewhere" # a task runs in the driver's folder, wherever the cluster was started
 fail() {
   echo "FAILED: $*" >&2
