@@ -10,6 +10,7 @@ import copy
 import itertools
 import logging
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
@@ -112,7 +113,7 @@ class Cells(Sweeper):
         if cells[0][1].dry_run:
             failures = _dry(cells, [cfg for _, cfg in jobs.values()], stages)
         else:
-            left = [overrides for overrides, cfg in jobs.values() if not _done(cfg, stages)]
+            left = _apart([job for job in jobs.values() if not _done(job[1], stages)])
             more = [f"stage={first}", f"stop_stage={last}"]
             returns = self.launched([[*overrides, *more] for overrides in left]) if left else []
             failures = [told(ended._return_value) for ended in returns if ended.status != JobStatus.COMPLETED]
@@ -170,6 +171,15 @@ def _listed(cells: list[Cell], common: set[str]) -> list[Cell]:
     for _, cfg in cells:
         cfg.cells = paths[cfg.dirs.report]
     return [([*overrides, f"cells={cfg.cells}"], cfg) for overrides, cfg in cells]
+
+
+def _apart(jobs: list[Cell]) -> list[list[str]]:
+    """The overrides of each; those that share a recognizer with one before come last, or they would wait for it."""
+    before, ranks = Counter(), []
+    for _, cfg in jobs:
+        ranks.append(before[cfg.dirs.finetune])
+        before[cfg.dirs.finetune] += 1
+    return [overrides for _, (overrides, _) in sorted(zip(ranks, jobs, strict=True), key=lambda ranked: ranked[0])]
 
 
 def _done(cfg: DictConfig, stages: tuple[str, ...]) -> bool:

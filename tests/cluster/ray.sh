@@ -67,7 +67,7 @@ exit(bool(unlike) or "espeak/report/results.json" not in basic)
 PYTHON
 
 refused() { # PATTERN ARGUMENT...
-  ! timeout 60 ./run.sh hydra/launcher=ray "${small[@]}" --stage 5 "${@:2}" >refused.out 2>refused.err || fail "not refused: $1"
+  ! timeout 60 ./run.sh hydra/launcher=ray "${small[@]}" --stage 5 seed=2 "${@:2}" >refused.out 2>refused.err || fail "not refused: $1"
   { [ "$(wc -l <refused.err)" = 1 ] && grep -q "^error: .*$1" refused.err; } || fail "$1: $(cat refused.err)"
   cat refused.err
 }
