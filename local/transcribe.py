@@ -64,11 +64,13 @@ def decoder(args: argparse.Namespace, units: str | list[str]) -> Callable:
         if settings is None:
             raise InputError(f"{args.decode}: no finished folder of stage 6; run stage 6 (decode), or name another")
         settings |= {key: [value] for key, value in (tuning["dev"][0] if tuning else {}).items() if key in settings}
+        settings["prior"] = read_json(args.decode / "prior.json")
     elif args.lm:
         settings = yaml.safe_load((CONF / "decoder/lexicon.yaml").read_text(encoding="utf-8"))
         weight = LM_WEIGHT if args.lm_weight is None else args.lm_weight
         del settings["defaults"]
         settings |= {"lm": str(args.lm), "lm_weight": [weight], "word_score": [args.word_score or 0.0]}
+        settings["prior_weight"] = [0.0]  # it is of a recognizer, and known where that has decoded dev
     else:
         settings = {"_target_": "local.decoders.greedy.Greedy"}
     for name in ("words", "further", "lm.bin") if settings.get("lm") else ():

@@ -80,21 +80,25 @@ def best_paths(frames: torch.Tensor) -> dict[str, float]:
 @needs_kenlm
 @pytest.mark.parametrize("further", ["", "B\nAAB\n"])
 @pytest.mark.parametrize(
-    "seed, lm_weight, word_score", [(0, 1.0, 0.0), (1, 2.0, -1.0), (2, 0.5, 1.5), (3, 3.0, 0.5), (4, 1.0, 3.0)]
+    "seed, lm_weight, word_score, prior_weight",
+    [(0, 1.0, 0.0, 0.0), (1, 2.0, -1.0, 0.5), (2, 0.5, 1.5, 0.9), (3, 3.0, 0.5, 0.0), (4, 1.0, 3.0, 0.3)],
 )
-def test_the_search_finds_the_best_of_all_word_sequences(model, tmp_path, seed, lm_weight, word_score, further):
+def test_the_search_finds_the_best_of_all_word_sequences(
+    model, tmp_path, seed, lm_weight, word_score, prior_weight, further
+):
     from local.decoders.lexicon import Lexicon
 
     model = shutil.copytree(model, tmp_path / "model")
     (model / "further").write_text(further)  # words that it scores as unknown ones
 
     frames = torch.randn(6, 1 + len(UNITS), generator=torch.Generator().manual_seed(seed)).mul(2).log_softmax(1)
+    prior = torch.randn(1 + len(UNITS), generator=torch.Generator().manual_seed(seed)).log_softmax(0)
     found = {}
-    for text, acoustic in best_paths(frames).items():
+    for text, acoustic in best_paths(frames - prior_weight * prior).items():
         words = tuple(text.split())
         if set(words) <= {"A", "AB", "BA", *further.split()}:
             found[text] = acoustic + lm_weight * log10(model / "lm.arpa", words) + word_score * len(words)
-    decoder = Lexicon(UNITS, str(model), 1000, 4, 1000.0, [lm_weight], [word_score])
+    decoder = Lexicon(UNITS, str(model), 1000, 4, 1000.0, [lm_weight], [word_score], [prior_weight], prior.tolist())
     (text,) = decoder(frames[None], torch.tensor([6]))
     assert found[text] == pytest.approx(max(found.values()), abs=1e-4)
     several = decoder.search(frames.numpy(), 10)
@@ -107,13 +111,14 @@ def test_processes_find_the_same_in_the_same_order(model):
     from local.search import Processes
 
     settings = {"_target_": "local.decoders.lexicon.Lexicon", "lm": str(model), "beam": 20, "tokens": 4}
-    settings |= {"threshold": 20.0, "lm_weight": [1.0], "word_score": [0.0], "name": "lexicon", "nbest": 3}
+    settings |= {"threshold": 20.0, "lm_weight": [1.0], "word_score": [0.0], "prior_weight": [0.0]}
+    settings |= {"name": "lexicon", "nbest": 3}
     generator = torch.Generator().manual_seed(0)
     frames = [torch.randn(9, 4, generator=generator).log_softmax(1).numpy() for _ in range(20)]
     found = []
     for workers in (1, 2):
         with Processes(settings, UNITS, workers) as decoder:
-            found.append(decoder.search(frames, 3, {"lm_weight": 2.0, "word_score": 1.0}))
+            found.append(decoder.search(frames, 3, {"lm_weight": 2.0, "word_score": 1.0, "prior_weight": 0.0}))
     assert found[0] == found[1] and {len(each) for each in found[0]} == {3}
 
 
@@ -132,10 +137,10 @@ def test_perplexity_is_that_of_the_arpa_file(model):
 def test_dev_chooses_and_test_is_decoded_with_that(spoken):
     (made,) = spoken.glob("exp/espeak/*/none-*/lexicon-*")
     trials = json.loads((made / "tuning.json").read_text())
-    assert len(trials["dev"]) == len(trials["test"]) == 7
+    assert len(trials["dev"]) == len(trials["test"]) == 10
     for split in trials:  # the best is first, and on test what choosing there would have claimed
         assert trials[split][0]["wer"] == min(trial["wer"] for trial in trials[split])
-    chosen = {key: trials["dev"][0][key] for key in ("lm_weight", "word_score")}
+    chosen = {key: trials["dev"][0][key] for key in ("lm_weight", "word_score", "prior_weight")}
     (on_test,) = (t["wer"] for t in trials["test"] if {key: t[key] for key in chosen} == chosen)
     for split, wer in (("dev", trials["dev"][0]["wer"]), ("test", on_test)):
         assert (made / "score" / split / "wer").read_text().startswith(f"%WER {wer:.2f} ")
@@ -217,7 +222,7 @@ def test_units_without_spaces_are_refused(model):
     from local.decoders.lexicon import Lexicon
 
     with pytest.raises(InputError, match="decoder=lexicon spells words in characters"):
-        Lexicon(["sil", "aa"], str(model), 10, 2, 10.0, [1.0], [0.0])
+        Lexicon(["sil", "aa"], str(model), 10, 2, 10.0, [1.0], [0.0], [0.0])
 
 
 @needs_kenlm
@@ -227,7 +232,7 @@ def test_a_word_that_the_units_do_not_spell_is_refused_by_name(model):
     with pytest.raises(
         InputError, match=r"words: 'A?BA?' has 'B', expected only units.inventory=' A'; normalize"
     ) as error:
-        Lexicon(" A", str(model), 10, 2, 10.0, [1.0], [0.0])
+        Lexicon(" A", str(model), 10, 2, 10.0, [1.0], [0.0], [0.0])
     assert "\n" not in str(error.value)
 
 

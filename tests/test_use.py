@@ -70,12 +70,14 @@ def test_a_file_of_dev_gives_the_hypothesis_of_stage_6(used, capsys, monkeypatch
 @needs_kenlm
 def test_with_the_language_model_of_stage_6_too(used, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(used)
-    here(used, 6, 6, "arm=none", "recognizer.updates=0", "decoder=lexicon")
-    (stage,) = made(used, "none").glob("lexicon-*")
-    chosen = json.loads((stage / "tuning.json").read_text())["dev"][0]
-    (lm,) = used.glob("exp/lm/ngram-*")
-    weights = ("--lm-weight", chosen["lm_weight"], "--word-score", chosen["word_score"])
-    for options in (("--decode", stage), ("--lm", lm, *weights)):
+    for by_itself in (False, True):  # then with no more than what its command line says
+        prior = "decoder.prior_weight=[0.0]" if by_itself else "decoder.prior_weight=[0.6]"
+        here(used, 6, 6, "arm=none", "recognizer.updates=0", "decoder=lexicon", prior)
+        stage = max(made(used, "none").glob("lexicon-*"), key=lambda path: path.stat().st_mtime)
+        chosen = json.loads((stage / "tuning.json").read_text())["dev"][0]
+        (lm,) = used.glob("exp/lm/ngram-*")
+        weights = ("--lm-weight", chosen["lm_weight"], "--word-score", chosen["word_score"])
+        options = ("--lm", lm, *weights) if by_itself else ("--decode", stage)
         _, output, _ = run(capsys, monkeypatch, transcribe, made(used, "none"), *dev(used), *options)
         (tmp_path / "hyp").write_text(output)
         expected = hypotheses.read(stage / "dev/text")

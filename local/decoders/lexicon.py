@@ -16,8 +16,10 @@ NEVER = 1e4  # a log-probability, negated, that no beam follows
 class Lexicon(Search):
     """The words of the model in directory `lm`, and further ones, spelled in characters, each followed by a space.
 
-    `lm_weight` and `word_score` are its choices. A hypothesis has the score of its best path, both included. Raises
-    InputError for units without a space, and for a word that they do not spell.
+    Of its choices, `lm_weight` and `word_score` are added for words; `prior_weight` is how much of the log-probability
+    that blank and units [1 + units] have at large, `prior`, is taken from that of each frame, as in hybrid systems
+    (Miao et al. 2015): the language model has its own of what is frequent. A hypothesis has the score of its best path,
+    all included. Raises InputError for units without a space, and for a word that they do not spell.
     """
 
     def __init__(
@@ -29,10 +31,13 @@ class Lexicon(Search):
         threshold: float,
         lm_weight: list[float],
         word_score: list[float],
+        prior_weight: list[float],
+        prior: list[float] | None = None,
     ) -> None:
         self.check(units)
         self.beam = (beam, min(tokens, 1 + len(units)), threshold)
-        self.choices = {"lm_weight": lm_weight, "word_score": word_score}
+        self.prior = np.zeros(1 + len(units), np.float32) if prior is None else np.array(prior, np.float32)
+        self.choices = {"lm_weight": lm_weight, "word_score": word_score, "prior_weight": prior_weight}
         self.model, self.space = Model(lm), 1 + units.index(SPACE)
         self.trie = Trie(1 + len(units), self.space)
         index = {letter: number for number, letter in enumerate(units, 1)}
@@ -44,7 +49,7 @@ class Lexicon(Search):
                 )
             self.trie.insert([index[letter] for letter in word] + [self.space], number, score)
         self.trie.smear(SmearingMode.MAX)
-        self.use(lm_weight[0], word_score[0])
+        self.use(lm_weight[0], word_score[0], prior_weight[0])
 
     @classmethod
     def check(cls, units: str | list[str]) -> None:
@@ -55,8 +60,9 @@ class Lexicon(Search):
                 "pronunciations makes words; use decoder=beam_lm, or units=characters"
             )
 
-    def use(self, lm_weight: float, word_score: float) -> None:
+    def use(self, lm_weight: float, word_score: float, prior_weight: float) -> None:
         """See Search."""
+        self.taken = prior_weight * self.prior
         options = LexiconDecoderOptions(
             *self.beam, lm_weight, word_score, -math.inf, 0.0, False, CriterionType.CTC
         )  # no unknown words, no score for a space, and of one word sequence the best path
@@ -67,7 +73,7 @@ class Lexicon(Search):
         """See Search."""
         last = np.full((1, frames.shape[1]), -NEVER, np.float32)
         last[0, self.space] = 0  # a recognizer puts spaces between words, and none after the last one
-        frames = np.concatenate([frames, last])
+        frames = np.concatenate([frames - self.taken, last])
         found: dict[str, float] = {}  # a text may end in several paths, the best first
         for path in self.decoder.decode(frames.ctypes.data, *frames.shape):
             text = " ".join(self.model.entries[number] for number in path.words if number >= 0)

@@ -5,6 +5,7 @@ What a decoder lets choose, dev chooses: `tuning.json` has the trials, and what 
 
 import json
 import logging
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -37,8 +38,11 @@ def run(cfg, partial) -> None:
 
     settings, units = plain(cfg, "decoder"), plain(cfg, "units")
     workers = cfg.machine.workers // cfg.machine.jobs  # as many cells may be decoding side by side
+    heard = log_probabilities(cfg)
+    if "prior_weight" in settings:
+        settings["prior"] = mean(heard["dev"].values())
+        (partial / "prior.json").write_text(json.dumps(settings["prior"]) + "\n", encoding="utf-8")
     with Processes(settings, units["inventory"], workers) as decoder:
-        heard = log_probabilities(cfg)
 
         @cache  # dev and perhaps test were decoded with what dev chose when that was tried
         def found(split: str, **setting: float) -> list:
@@ -74,6 +78,13 @@ def _write(out: Path, hypotheses: dict[str, list], nbest: bool) -> None:
         tables["nbest/score"] = [f"{key} {one.score:.4f}" for key, one in ranked]
     for name, lines in tables.items():
         (out / name).write_text("".join(f"{line.rstrip()}\n" for line in lines), encoding="utf-8")
+
+
+def mean(heard: Iterable) -> list[float]:
+    """The logarithm of the mean probability of blank and each unit, of what `log_probabilities` finds."""
+    import numpy as np
+
+    return np.log(np.exp(np.concatenate([*heard])).mean(axis=0) + 1e-8).tolist()
 
 
 def log_probabilities(cfg) -> dict[str, dict]:
