@@ -190,7 +190,7 @@ class Stage:
         try:
             read = self.body(cfg, partial) or []
         except InputError:
-            if not (partial / "checkpoints").exists():  # or hours would go for what is soon mended
+            if not (partial / "checkpoints" / "last.ckpt").exists():  # or hours would go for what is soon mended
                 shutil.rmtree(partial)
             raise
         except OSError:
