@@ -134,7 +134,6 @@ def read(directory: Path, cmvn: str, ids: list[str] | None = None, held: bool = 
     ids = list(reader.places) if ids is None else ids
     width = reader.shape(ids[0])[1]
     counts = torch.tensor([int(lengths.get(key, 0)) for key in ids])
-    offsets = torch.cumsum(counts, 0) - counts
     normalize = _normalizer(directory, cmvn, speakers)
 
     def into(key: str, part: np.ndarray) -> None:
@@ -143,13 +142,10 @@ def read(directory: Path, cmvn: str, ids: list[str] | None = None, held: bool = 
         part -= mean
         part /= deviation
 
-    found = [ids, [speakers[key] for key in ids], torch.empty(0, width), offsets, counts, frame_shift(directory)]
-    if not held:
-        return OnDisk(*found, dict(zip(ids, counts.tolist(), strict=True)), into)
-    found[2] = frames = torch.empty(int(counts.sum()), width)
-    for key, start, count in zip(ids, offsets.tolist(), counts.tolist(), strict=True):
-        into(key, frames[start : start + count].numpy())
-    return Frames(*found)
+    nowhere, none = torch.zeros_like(counts), torch.empty(0, width)
+    named, sizes = (ids, [speakers[key] for key in ids]), dict(zip(ids, counts.tolist(), strict=True))
+    found = OnDisk(*named, none, nowhere, counts, frame_shift(directory), sizes, into)
+    return found.in_memory() if held else found
 
 
 def read_audio(directory: Path, ids: list[str], sample_rate: int, held: bool = True) -> Frames:
@@ -162,16 +158,11 @@ def read_audio(directory: Path, ids: list[str], sample_rate: int, held: bool = T
         raise InputError(f"{directory}: no stored audio there, which augmentation needs; set features.store=audio")
     reader = Reader(directory / "wav.scp")
     counts = torch.tensor([reader.shape(key)[0] for key in ids])
-    offsets = torch.cumsum(counts, 0) - counts
     speakers, tail = read_table(directory / "utt2spk"), int(counts.max())
-    none = torch.zeros(0, 1, dtype=torch.int16)
-    found = [ids, [speakers[key] for key in ids], none, offsets, counts, 1 / sample_rate]
-    if not held:
-        return OnDisk(*found, dict(zip(ids, counts.tolist(), strict=True)), reader.into, torch.int16, tail)
-    found[2] = samples = torch.zeros(int(counts.sum()) + tail, 1, dtype=torch.int16)
-    for key, start, count in zip(ids, offsets.tolist(), counts.tolist(), strict=True):
-        reader.into(key, samples[start : start + count].numpy())
-    return Frames(*found)
+    nowhere, none = torch.zeros_like(counts), torch.empty(0, 1, dtype=torch.int16)
+    named, sizes = (ids, [speakers[key] for key in ids]), dict(zip(ids, counts.tolist(), strict=True))
+    found = OnDisk(*named, none, nowhere, counts, 1 / sample_rate, sizes, reader.into, none.dtype, tail)
+    return found.in_memory() if held else found
 
 
 def moments(directory: Path, cmvn: str, ids: list[str]) -> tuple[torch.Tensor, torch.Tensor]:

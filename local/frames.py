@@ -50,8 +50,9 @@ class OnDisk(Frames):
     """An archive of which nothing stays in memory, for one of several processes that share a training.
 
     Any of them may come to need any utterance, and reads those of its own rows of a batch when it cuts them; the
-    operating system keeps one copy of the files for all processes of a machine. `frames` [0, width] is empty.
-    `into(key, out)` reads an utterance, of `sizes[key]` frames, into an array, and `change` is what `map` was given.
+    operating system keeps one copy of the files for all processes of a machine. `frames` [0, width] is empty, and
+    `offsets` have no meaning. `into(key, out)` reads an utterance, of `sizes[key]` frames, into an array, and
+    `change` is what `map` was given.
     """
 
     sizes: dict[str, int]
@@ -72,3 +73,8 @@ class OnDisk(Frames):
         for key, start, end in zip(keys, starts, starts[1:], strict=False):
             self.into(key, frames[start:end].numpy())
         return self.change(frames), torch.tensor(starts[:-1])
+
+    def in_memory(self) -> Frames:
+        """The same archive, read whole."""
+        frames, offsets = self.among(torch.arange(len(self.ids)))
+        return Frames(self.ids, self.speakers, frames, offsets, self.lengths, self.frame_shift)

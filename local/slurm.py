@@ -180,8 +180,8 @@ class Slurm(Launcher):
         state, status, signal = queue.ending(job.id)
         job.relay()
         if job.look():
-            pass
-        elif state == "CANCELLED":
+            return
+        if state == "CANCELLED":
             job.fail(f"job {job.id} was canceled; run the same command again, which continues")
         elif state == "OUT_OF_MEMORY":
             job.fail(f"job {job.id} ran out of memory; raise hydra.launcher.sbatch.mem")

@@ -40,7 +40,7 @@ def run(cfg, partial) -> None:
     workers = cfg.machine.workers // cfg.machine.jobs  # as many cells may be decoding side by side
     heard = log_probabilities(cfg)
     if "prior_weight" in settings:
-        settings["prior"] = mean(heard["dev"].values())
+        settings["prior"] = prior(heard["dev"].values())
         (partial / "prior.json").write_text(json.dumps(settings["prior"]) + "\n", encoding="utf-8")
     with Processes(settings, units["inventory"], workers) as decoder:
 
@@ -80,7 +80,7 @@ def _write(out: Path, hypotheses: dict[str, list], nbest: bool) -> None:
         (out / name).write_text("".join(f"{line.rstrip()}\n" for line in lines), encoding="utf-8")
 
 
-def mean(heard: Iterable) -> list[float]:
+def prior(heard: Iterable) -> list[float]:
     """The logarithm of the mean probability of blank and each unit, of what `log_probabilities` finds."""
     import numpy as np
 

@@ -21,7 +21,7 @@ from local import archive
 from local.config import CONF, plain
 from local.frontend import source
 from local.search import build
-from local.stages.decode import log_probabilities, mean
+from local.stages.decode import log_probabilities, prior
 
 DECODERS = ("greedy", "beam", "beam_lm", "lexicon")
 
@@ -64,7 +64,7 @@ def main() -> None:
             print(f"{name:10} has no {chosen.dirs.lm}; run stage 6 with decoder={name}")
             continue
         if "prior_weight" in settings:
-            settings["prior"] = mean(found.values())
+            settings["prior"] = prior(found.values())
         decoder = build(settings, plain(chosen, "units")["inventory"])
         took, _ = timed(lambda decoder=decoder: [decoder.search(found[key], 1) for key in some])
         print(f"{name:10} {heard / took:8.0f} x real time ({heard:.0f} s of audio)", flush=True)
