@@ -81,7 +81,8 @@ class Cells(Sweeper):
         for begin, end in ((max(first, begin), min(last, end)) for begin, end in PHASES):
             if begin > end or (status and STAGES[end] == "report"):
                 continue
-            if count := self.phase(cells, begin, end):
+            count = self.shared(cells, begin) if end == 2 else ""
+            if count := count or self.phase(cells, begin, end):
                 status = SOME_FAILED if end > 2 and self.several else 1
             if count and status == SOME_FAILED:
                 print(f"error: {count}; the same command runs what is missing, and no more", file=sys.stderr)
@@ -102,6 +103,19 @@ class Cells(Sweeper):
         for _, cfg in cells:
             named(cfg)
         return cells if last <= 2 else _listed(cells, set(asked[0]).intersection(*asked)), first, last
+
+    def shared(self, cells: list[Cell], first: int) -> str:
+        """The stages up to 2, in which several jobs compute the features; what there is of these goes on in one."""
+        count, shares = self.config.machine.shares, []
+        if count < 2 or cells[0][1].dry_run:
+            return ""
+        if failed := self.phase(cells, first, 1) if first < 2 else "":
+            return failed
+        for overrides, cfg in cells:
+            if settled(cfg, ("features",)) is None and not Path(f"{cfg.dirs.features}.partial").exists():
+                parts = ([*overrides, f"machine.part=.{number}-of-{count}"] for number in range(1, count + 1))
+                shares += map(self.composition.reduced, parts)
+        return self.phase(shares, 2, 2) if shares else ""
 
     def phase(self, cells: list[Cell], first: int, last: int) -> str:
         """Run what stages have to do, print why jobs failed and return how many did, in words."""

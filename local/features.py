@@ -4,8 +4,9 @@ A shard is written in full or not at all, and a killed run's whole shards stay. 
 """
 
 import logging
+import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -60,8 +61,11 @@ def extract_shard(
 def extract(
     data: Path, splits: list[str], extractor: dict, partial: Path, final: Path, workers: int,
     resample: bool = False, allow_overlap: tuple[str, ...] = (), skip: bool = False, store: str = "frames",
+    share: tuple[int, int] | None = None,
 ) -> None:  # fmt: skip
     """Compute the archives of `splits` into `partial`, with `final` in their scp files, where they are not yet.
+
+    With a `share` (k, n) only the k-th of each n shards, k from 1; they are not joined, and not audited.
 
     What they `store` are frames, or audio too, in 16 bits, for training that augments it. Raises InputError with a line
     for each bad file, or for each pair of splits that share audio and should not. With `skip` bad files are left out,
@@ -75,19 +79,34 @@ def extract(
     with ProcessPoolExecutor(workers, context, _begin) as pool:
         for split in splits:
             out, failed = partial / split, len(errors)
-            left = _left(data / split, out, final / split)
+            left = _left(data / split, out, final / split, share or (1, 1))
             jobs = (pool.submit(extract_shard, extractor, resample, skip, store, *todo) for todo in left)
-            for job in track(_ahead(jobs, 2 * workers), f"features of {split}", _count(data / split, out)):
+            count = _count(data / split, out) // (share or (1, 1))[1]
+            for job in track(_ahead(jobs, 2 * workers), f"features of {split}", count):
                 try:
                     job.result()
                 except InputError as error:
                     errors.append(str(error))
-            if len(errors) == failed:
+            if len(errors) == failed and not share:
                 join(out, make(extractor).frame_shift)
                 errors += _shown(out, final / split)
-    places = {split: [data / split, partial / split] for split in splits}
-    if errors := errors or audio_leaks(places, allow_overlap, partial / "ledger.tmp"):
+    if not (errors or share):
+        places = {split: [data / split, partial / split] for split in splits}
+        errors = audio_leaks(places, allow_overlap, partial / "ledger.tmp")
+    if errors:
         raise InputError("\n".join(errors))
+
+
+def take_over(shares: Iterable[Path], final: Path, partial: Path) -> None:
+    """Make the shards of `shares`, complete directories beside `final`, those of `partial`."""
+    for share in shares:
+        share.rename(partial / share.name)  # as a whole, or a kill would leave one with a part of its files
+    for share in partial.glob(f"{final.name}.*"):
+        for split in filter(Path.is_dir, share.iterdir()):
+            (partial / split.name).mkdir(exist_ok=True)
+            for file in sorted(split.iterdir(), key=lambda file: file.stem == "utt2num_frames"):  # which says: whole
+                file.rename(partial / split.name / file.name)
+        shutil.rmtree(share)
 
 
 def _begin() -> None:
@@ -97,12 +116,14 @@ def _begin() -> None:
     torch.set_num_threads(1)  # there are processes enough
 
 
-def _left(data: Path, partial: Path, final: Path) -> Iterator[tuple[list[manifest.Utterance], Writer]]:
-    """The shards of a split that no former run completed, each with its writer."""
+def _left(
+    data: Path, partial: Path, final: Path, share: tuple[int, int]
+) -> Iterator[tuple[list[manifest.Utterance], Writer]]:
+    """The shards of a split's share that no former run completed, each with its writer."""
     utterances = _utterances(data)
     for number, shard in enumerate(iter(lambda: list(islice(utterances, SHARD)), [])):
         writer = Writer(partial, final, number)
-        if not joined(partial) and not writer.done:
+        if number % share[1] == share[0] - 1 and not joined(partial) and not writer.done:
             yield shard, writer
 
 

@@ -4,6 +4,7 @@ With `-m` the same for every cell of a sweep (local/cells.py), each piece of sha
 """
 
 import logging
+import multiprocessing
 import os
 import sys
 import warnings
@@ -36,6 +37,8 @@ slurm.register()
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> float | None:
     """Run the stages; return the dev WER in percent once stage 7 is done, which is what an optimizer needs."""
+    if multiprocessing.get_start_method() == "loky":  # in a process of joblib's, and unknown to those that it starts
+        multiprocessing.set_start_method("forkserver", force=True)
     try:
         if ranks.idle(cfg):
             return None

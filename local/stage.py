@@ -55,7 +55,7 @@ def _number(name: str) -> int:
 
 def cell_name(cfg: DictConfig, stage: str = "") -> str:
     """How log lines name a cell, or what its cells share: its corpus in stages 0 to 2."""
-    return cfg.corpus.name if stage in STAGES[:3] else f"{cfg.arm.name} seed={cfg.seed}"
+    return f"{cfg.corpus.name}{cfg.machine.part}" if stage in STAGES[:3] else f"{cfg.arm.name} seed={cfg.seed}"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Features against computations of their own, sample checks, and archives read at random."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from local.errors import InputError
 from local.extractors import MFCC, Fbank, Spectrogram, Waveform
 from local.features import extract
 from local.samples import check
-from tests.conftest import REPOSITORY, speech
+from tests.conftest import REPOSITORY, here, recipe, speech
 from tests.test_bad_input import edit
 
 STFT = {"sample_rate": 16000, "win_length": 25, "hop_length": 10}
@@ -224,6 +225,42 @@ def test_a_file_cut_by_less_than_a_frame_since_stage_1_is_left_out_alone(tmp_pat
     (line,) = (tmp_path / "out/dev/left_out").read_text().splitlines()
     assert line.startswith(f"{paths[1]}: cut short (")
     assert len((tmp_path / "out/dev/feats.scp").read_text().splitlines()) == 2
+
+
+def test_features_that_jobs_compute_together_are_those_of_one_job(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("local.features.SHARD", 5)
+    made = {}
+    for name in ("alone", "together"):
+        shutil.copytree(tiny / "data", tmp_path / name / "data")
+        (made[name],) = (tmp_path / name).glob("data/espeak-*/fbank-*")
+        shutil.rmtree(made[name])
+    here(tmp_path / "alone", 2, 2)
+    parts = [f".{number}-of-3" for number in (1, 2, 3)]
+    for part in parts:
+        here(tmp_path / "together", 2, 2, f"machine.part={part}")
+    shares = [made["together"].with_name(f"{made['together'].name}{part}") for part in parts]
+    shutil.rmtree(shares.pop())  # as if that job had been lost
+    pieces = [piece for share in shares for piece in share.rglob("utt2num_frames.*")]
+    done = [line.split()[0] for piece in pieces for line in piece.read_text().splitlines()]
+    spent = [path for path in tmp_path.glob("together/data/audio/**/*.flac") if path.stem in done]
+    for recording in spent:
+        recording.unlink()  # what the others have done is not done again
+    here(tmp_path / "together", 2, 2)
+    assert len(spent) > 20 and not any(share.exists() for share in shares)
+    alone, together = (files(directory) for directory in made.values())
+    assert {n: held for n, held in alone.items() if n != "done.json"} == {
+        n: held for n, held in together.items() if n != "done.json"
+    }
+
+
+def test_a_sweep_has_features_computed_by_several_jobs(tiny, tmp_path):
+    output = recipe(tmp_path, "stop_stage=2", "machine.shares=2")
+    assert all(f"[espeak.{number}-of-2] features: done in" in output for number in (1, 2))
+    alone, together = (
+        {path.name: path.read_bytes() for path in folder.glob("data/espeak-*/fbank-*/*/feats*")}
+        for folder in (tiny, tmp_path)
+    )
+    assert alone == together
 
 
 SMALL_SHARDS = """

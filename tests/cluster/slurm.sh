@@ -42,7 +42,7 @@ training() { # PATTERN: wait for such a file
 }
 job_pid() { scontrol listpids "$1" | awk 'NR == 2 { print $1 }'; }
 
-# The whole recipe, a training of it killed on its way, ends in the files that it makes without a cluster.
+# The whole recipe, its features of two jobs, a training killed on its way, ends in the files that it makes without a cluster.
 (
   mkdir basic && cd basic && export PYTHONPATH=$work
   python -m local.run -m stage=0 stop_stage=7 hydra/launcher=basic "${small[@]}" &&
@@ -54,12 +54,13 @@ start() { # OUTPUT ARGUMENT...: the driver, in a process group of its own
   driver=$!
 }
 finished() { wait "$driver" || fail "$1: the driver ended with status $?"; }
-start whole.out
+start whole.out machine.shares=2
 until_seen 'none seed=1] finetune decode score: job .* running' whole.out
 training 'exp/espeak/*/none-*.partial/checkpoints/last.ckpt'
 kill -9 "$(job_pid "$(squeue --noheader --format='%i %j' | awk '/score-none/ { print $1 }')")"
 finished "a training killed"
 wait "$basic" || fail "the basic launcher"
+[ "$(grep -c 'espeak\.[12]-of-2\] features: done' whole.out)" = 2 ] || fail "the features are not of two jobs"
 grep -q 'none seed=1.*cut short (FAILED, signal 9)' whole.out || fail "the kill was not noticed"
 python - <<'PYTHON' || fail "the files differ from those of the basic launcher"
 from pathlib import Path
