@@ -20,7 +20,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from local.errors import InputError
 from local.stage import cell_name
@@ -103,6 +103,8 @@ def _run(task: Callable, context: HydraContext, cfg: DictConfig, state: dict, fo
     setup_globals()
     Singleton.set_state(state)
     HydraConfig.instance().set_config(cfg)
+    with read_write(cfg.hydra):  # nodes that append to one file mix their lines
+        cfg.hydra.job_logging.handlers.file.filename = f"exp/log/run-{socket.gethostname()}.log"
     return run_job(task, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", hydra_context=context)
 
 

@@ -119,7 +119,8 @@ class Slurm(Launcher):
         load = self.hydra_context.config_loader.load_sweep_config
         jobs = [Job(load(self.config, list(overrides)), list(overrides)) for overrides in job_overrides]
         for job in jobs:
-            job.look()  # a search asks again for what it has
+            if job.look():  # a search asks again for what it has, and a job of an earlier driver may just have ended
+                log.info("%s: done already", job.title)
         try:
             self._see_through(jobs)
         except KeyboardInterrupt:

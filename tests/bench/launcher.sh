@@ -21,18 +21,27 @@ cells() { # FOLDER LAUNCHER...: train and score them, and say how long it took
     die "$(tail -n 3 "$1/cells.out")"
   echo "$start $EPOCHREALTIME" >"$1/seconds"
 }
+# What a training imports, which one process does once and each job anew.
+trained=(local.run local.stages.{pretrain,finetune} lightning_modules.{fit,datamodule} lightning_modules.recognizers.ctc)
+start=$EPOCHREALTIME
+python -c "import $(IFS=,; echo "${trained[*]}")"
+echo "$start $EPOCHREALTIME" >imports
 cells one hydra/launcher=basic
 cells . hydra/launcher=slurm hydra.launcher.{poll_seconds=1,sbatch.mem=1500M,sbatch.cpus_per_task=1}
 python - <<'PYTHON'
 import json
 from pathlib import Path
+def spent(path):
+    begin, end = map(float, Path(path).read_text().split())
+    return end - begin
 def told(folder):
-    begin, end = map(float, Path(folder, "seconds").read_text().split())
     markers = [json.loads(path.read_text()) for path in Path(folder, "exp").rglob("done.json")]
-    return end - begin, sum(marker["wall_seconds"] for marker in markers)
-(alone, work), (cluster, shared) = told("one"), told(".")
+    return spent(f"{folder}/seconds"), sum(marker["wall_seconds"] for marker in markers)
+(alone, work), (cluster, shared), imports = told("one"), told("."), spent("imports")
 jobs = len(list(Path("exp/slurm").glob("*.log")))
 print(f"one core, one cell after the other: {alone:.0f} s, of which {work:.0f} s are stages'")
 print(f"two cores, {jobs} jobs of SLURM: {cluster:.0f} s, {alone / cluster:.2f} times as fast; stages {shared:.0f} s")
+ratio = (alone - imports) / (cluster - jobs * imports / 2)
+print(f"imports, {imports:.1f} s a process, left out: {ratio:.2f} times as fast")
 print(f"a core and job spends {(2 * cluster - shared) / jobs:.1f} s on imports, the queue and waiting for others")
 PYTHON
