@@ -4,7 +4,8 @@
 
 The same recognizer (arm `none` of recipe mini_librispeech), optimizer and SpecAugment everywhere, in one thread:
 
-- our loop: lightning_modules.fit, batches cut from the archive in memory, a checkpoint at the end;
+- our loop: lightning_modules.fit, batches cut from the archive in memory, a checkpoint at the end; once with batches of
+  as many seconds as 8 utterances have, for larger ones are faster;
 - SpeechBrain's loop: Brain.fit over the very same batches, cut in the same way, without a checkpoint;
 - its recipe: Brain.fit over its own pipeline, audio files, Fbank and global normalization on the fly, padded by its
   collation, 8 utterances in random order (`random`), in order of duration (`sorted`), or about as many seconds a batch
@@ -83,13 +84,13 @@ class OwnData(Loop):
         return self.batch
 
 
-def recognizer(cfg, updates: int, units: str) -> Training:
+def recognizer(cfg, updates: int, units: str, **more) -> Training:
     """Untrained."""
     settings = plain(cfg, "recognizer") | {
         "input_dim": 80, "input_stride": 1, "units": units, "scoring": {}, "seed": 1, "autoencoder": None,
         "updates": updates, "check_every": updates,
     }  # fmt: skip
-    return checkpoint.build(settings)
+    return checkpoint.build(settings | more)
 
 
 def brain(kind: type[Loop], module: Training, device: str) -> Loop:
@@ -151,18 +152,20 @@ def main() -> None:
     data = place(archived(cfg, spoken, work), "auto" if arguments.device == "cuda" else "cpu")
     labels = encode_all(spoken, units, {})
 
-    def module() -> Training:
-        return recognizer(cfg, arguments.updates, units)
+    def module(**more) -> Training:
+        return recognizer(cfg, arguments.updates, units, **more)
 
     cut = batcher(module(), data, labels, crop=False)
     dev = Batcher(data.select([0]), 10**6, 0, labels=labels[:1])
-    heard = 0.01 * sum(float(cut.at(step).lengths.sum()) for step in range(arguments.updates))
+    large = round(8 * float(data.lengths.float().mean()) * data.frame_shift)
 
-    def ours() -> float:
+    def ours(seconds: int) -> float:
         trainer = {"accelerator": "gpu" if arguments.device == "cuda" else "cpu"}
         out = Path(tempfile.mkdtemp(dir=work))
-        fit(module(), cut, dev, out, "training_speed", None, trainer)
-        return heard
+        own = module(batch_seconds=seconds)
+        batches = batcher(own, data, labels, crop=False)
+        fit(own, batches, dev, out, "training_speed", None, trainer)
+        return 0.01 * sum(float(batches.at(step).lengths.sum()) for step in range(arguments.updates))
 
     def loop() -> float:
         rival = brain(Loop, module(), arguments.device)
@@ -177,14 +180,23 @@ def main() -> None:
         rival.fit([1], LoopedLoader(loader, arguments.updates), progressbar=False)
         return rival.heard
 
-    runs = {"our loop": ours, "SpeechBrain's loop": loop}
-    runs |= {f"its recipe, {kind}": partial(its_recipe, kind) for kind in ("random", "sorted", "dynamic")}
-    rates = {name: 0.0 for name in runs}
+    small = cfg.recognizer.batch_seconds
+    theirs = {f"its recipe, {kind}": (partial(its_recipe, kind), large) for kind in ("random", "sorted")}
+    theirs |= {"its recipe, dynamic": (partial(its_recipe, "dynamic"), small), "its loop": (loop, small)}
+    runs = {name: run for name, (run, _) in theirs.items()}
+    runs |= {f"our loop, {seconds} s": partial(ours, seconds) for seconds in (small, large)}
+    rates = dict.fromkeys(runs, 0.0)
     for _ in range(ROUNDS):
         for name, run in runs.items():
             rates[name] = max(rates[name], measured(run, clock(arguments.device)))
     for name, rate in rates.items():
-        print(f"{name:20} {rate:7.1f} s of audio a second; ours is {rates['our loop'] / rate:.2f} times as fast")
+        _, seconds = theirs.get(name, (None, None))
+        more = (
+            f"; ours, {seconds} s a batch, {rates[f'our loop, {seconds} s'] / rate:.2f} times as fast"
+            if seconds
+            else ""
+        )
+        print(f"{name:20} {rate:7.1f} s of audio a second{more}")
     shutil.rmtree(work)
 
 
