@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import subprocess
+from itertools import chain
 from pathlib import Path
 
 from local import audit, manifest
@@ -32,21 +33,24 @@ def run(cfg, partial) -> list[str]:
 
     lm, folding = cfg.lm, plain(cfg, "units")["folding"]
     train = manifest.read_archived(Path(cfg.dirs.data) / "train", Path(cfg.dirs.features) / "train")
-    sentences = [fold(u.text, folding) for u in subset(train, cfg.labels.hours, cfg.labels.seed)]
+    sentences = (fold(u.text, folding) for u in subset(train, cfg.labels.hours, cfg.labels.seed))
     if lm.text is not None:  # which stage 1 has seen only if it was run with it
         normalize = normalizer(cfg)
         audit.shared_with_text(Path(lm.text), Path(cfg.dirs.data), normalize, cfg.corpus.allow_overlap)
-        sentences += (fold(normalize(line), folding) for line in audit.sentences_of(Path(lm.text)))
+        sentences = chain(sentences, (fold(normalize(line), folding) for line in audit.sentences_of(Path(lm.text))))
+    text, arpa = partial / "text.tmp", partial / "lm.arpa"
+    with open(text, "w", encoding="utf-8") as file:  # a text may be larger than memory
+        file.writelines(f"{sentence}\n" for sentence in sentences if sentence)
     prune = map(str, [*lm.prune, *lm.prune[-1:] * lm.order][: lm.order])
-    estimate = ["lmplz", "--order", str(lm.order), "--prune", *prune, "--discount_fallback", "-S", "20%", "-T", partial]
-    arpa = _piped(estimate, "".join(f"{sentence}\n" for sentence in sentences if sentence), "lm.text")
-    (partial / "lm.arpa").write_text(arpa, encoding="utf-8")
-    _piped(["build_binary", "trie", partial / "lm.arpa", partial / "lm.bin"], "", "its ARPA file")
-    words = vocabulary(partial / "lm.arpa")
+    more = ["--discount_fallback", "-S", "20%", "-T", partial, "--text", text, "--arpa", arpa]
+    _run(["lmplz", "--order", str(lm.order), "--prune", *prune, *more], "lm.text")
+    text.unlink()
+    _run(["build_binary", "trie", arpa, partial / "lm.bin"], "its ARPA file")
+    words = vocabulary(arpa)
     (partial / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     further = _further(cfg, words)
     (partial / "further").write_text("".join(f"{word}\n" for word in further), encoding="utf-8")
-    (partial / "lm.arpa").unlink()  # the binary file holds all of it
+    arpa.unlink()  # the binary file holds all of it
     dev = manifest.read_archived(Path(cfg.dirs.data) / "dev", Path(cfg.dirs.features) / "dev")
     held = Model(partial).measures([fold(u.text, folding).split() for u in dev])
     (partial / "summary.json").write_text(json.dumps({"words": len(words)} | held, indent=1) + "\n")
@@ -70,10 +74,9 @@ def _further(cfg, words: list[str]) -> list[str]:
     return spelled
 
 
-def _piped(command: list, text: str, what: str) -> str:
-    """What a tool of KenLM's makes of a text; raises InputError with the end of its complaint."""
-    done = subprocess.run(list(map(str, command)), input=text, capture_output=True, text=True, check=False)
+def _run(command: list, what: str) -> None:
+    """Run a tool of KenLM's; raises InputError with the end of its complaint about `what` it reads."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if done.returncode:
         reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given")
         raise InputError(f"{what}: {command[0]} failed ({reason.strip()}); mend the text, or lower lm.order")
-    return done.stdout
