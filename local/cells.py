@@ -77,12 +77,20 @@ class Cells(Sweeper):
 
     def run(self, cells: list[Cell], first: int, last: int) -> int:
         """Run stages, phase after phase; return the exit status."""
-        status = 0
+        status, early = 0, set()
         for begin, end in ((max(first, begin), min(last, end)) for begin, end in PHASES):
             if begin > end or (status and STAGES[end] == "report"):
                 continue
             count = self.shared(cells, begin) if end == 2 else ""
-            if count := count or self.phase(cells, begin, end):
+            groups = [(cells, begin, end)]
+            if end == 4 and last > 4 and not cells[0][1].dry_run:
+                # A processor that pretraining leaves idle has recognizers to train that do not wait for it.
+                ready = [cell for cell in cells if settled(cell[1], STAGES[begin:5]) is not None]
+                early = {cfg.dirs.score for _, cfg in ready}
+                groups.append((ready, 5, min(last, 7)))
+            elif 5 <= begin <= 7:
+                groups = [([cell for cell in cells if cell[1].dirs.score not in early], begin, end)]
+            if count := count or self.phase(*groups):
                 status = SOME_FAILED if end > 2 and self.several else 1
             if count and status == SOME_FAILED:
                 print(f"error: {count}; the same command runs what is missing, and no more", file=sys.stderr)
@@ -109,31 +117,33 @@ class Cells(Sweeper):
         count, shares = self.config.machine.shares, []
         if count < 2 or cells[0][1].dry_run:
             return ""
-        if failed := self.phase(cells, first, 1) if first < 2 else "":
+        if failed := self.phase((cells, first, 1)) if first < 2 else "":
             return failed
         for overrides, cfg in cells:
             if settled(cfg, ("features",)) is None and not Path(f"{cfg.dirs.features}.partial").exists():
                 parts = ([*overrides, f"machine.part=.{number}-of-{count}"] for number in range(1, count + 1))
                 shares += map(self.composition.reduced, parts)
-        return self.phase(shares, 2, 2) if shares else ""
+        return self.phase((shares, 2, 2)) if shares else ""
 
-    def phase(self, cells: list[Cell], first: int, last: int) -> str:
-        """Run what stages have to do, print why jobs failed and return how many did, in words."""
-        stages, jobs = STAGES[first : last + 1], {}
-        written = next(key for key, stage in MAKER.items() if stage == stages[-1])
-        for overrides, cfg in cells:
-            if cfg.dirs[written]:
-                jobs.setdefault(cfg.dirs[written], (overrides, cfg))
-        if cells[0][1].dry_run:
-            failures = _dry(cells, [cfg for _, cfg in jobs.values()], stages)
-        else:
-            left = _apart([job for job in jobs.values() if not _done(job[1], stages)])
-            more = [f"stage={first}", f"stop_stage={last}"]
-            returns = self.launched([[*overrides, *more] for overrides in left]) if left else []
-            failures = [told(ended._return_value) for ended in returns if ended.status != JobStatus.COMPLETED]
+    def phase(self, *groups: tuple[list[Cell], int, int]) -> str:
+        """Run what stages have to do, print why jobs failed and return how many did, in words.
+
+        A group are cells, and their first and last stage; the jobs of all of them run side by side.
+        """
+        failures, left, count = [], [], 0
+        for cells, first, last in groups:
+            jobs, stages = _jobs(cells, STAGES[last]), STAGES[first : last + 1]
+            count += len(jobs)
+            if cells and cells[0][1].dry_run:
+                failures += _dry(cells, [cfg for _, cfg in jobs], stages)
+            else:
+                more = [f"stage={first}", f"stop_stage={last}"]
+                left += [[*job, *more] for job in _apart([job for job in jobs if not _done(job[1], stages)])]
+        returns = self.launched(left) if left else []
+        failures += [told(ended._return_value) for ended in returns if ended.status != JobStatus.COMPLETED]
         for message in dict.fromkeys(failures):
             print(f"error: {message}", file=sys.stderr)
-        return f"{len(failures)} of {len(jobs)} jobs failed" if failures else ""
+        return f"{len(failures)} of {count} jobs failed" if failures else ""
 
     def launched(self, jobs: list[list[str]], apart: bool = False) -> list[JobReturn]:
         """What became of each job; raises Killed, or the InputError of a cluster's launcher.
@@ -185,6 +195,16 @@ def _listed(cells: list[Cell], common: set[str]) -> list[Cell]:
     for _, cfg in cells:
         cfg.cells = paths[cfg.dirs.report]
     return [([*overrides, f"cells={cfg.cells}"], cfg) for overrides, cfg in cells]
+
+
+def _jobs(cells: list[Cell], stage: str) -> list[Cell]:
+    """One for each directory that a stage writes."""
+    written = next(key for key, maker in MAKER.items() if maker == stage)
+    jobs: dict[str, Cell] = {}
+    for cell in cells:
+        if cell[1].dirs[written]:
+            jobs.setdefault(cell[1].dirs[written], cell)
+    return list(jobs.values())
 
 
 def _apart(jobs: list[Cell]) -> list[list[str]]:

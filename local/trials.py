@@ -185,7 +185,7 @@ class Trials(Cells):
         if not finished:
             raise InputError(f"{arms[0].study.path}: no trial is finished; run stage 7 (score), which runs them, first")
         cells = listing.write(finished, more=more)
-        if self.phase([self.composition.reduced([*arms[0].overrides, f"cells={cells}"])], 8, 8):
+        if self.phase(([self.composition.reduced([*arms[0].overrides, f"cells={cells}"])], 8, 8)):
             sys.exit(1)
 
 

@@ -122,6 +122,13 @@ def trainings(folder: Path, *settings: str) -> list[str]:
     return [next(word for word in line.split() if "labels-all-0/" in word) for line in lines]
 
 
+def test_recognizers_that_wait_for_no_front_end_are_trained_beside_pretraining(tiny, tmp_path):
+    asked = ("arm=masked,none", "seed=3", "hydra/launcher=basic", "logger=csv")
+    output = recipe(borrow(tiny, tmp_path), "stage=3", "stop_stage=5", *asked)
+    assert output.index("[none seed=3] finetune: done") < output.index("[masked seed=3] finetune:")
+    assert output.count("finetune: done in") == 2 and "done already" not in output
+
+
 def test_every_arm_gets_the_same_number_of_trials_on_a_seed_that_no_report_uses(tmp_path):
     made = [path.split("/")[-1].split("-")[0] for path in trainings(tmp_path, "sweep=tune")]
     assert {arm: made.count(arm) for arm in made} == {"none": 8, "random": 8, "masked": 8}
