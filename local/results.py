@@ -92,6 +92,7 @@ def _order(cell: Cell) -> tuple:
         place,
         cell.arm,
         cell.frontend,
+        cell.unlabeled_hours or 0,
         cell.signature,
         cell.seed,
     )

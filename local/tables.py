@@ -1,5 +1,6 @@
 """What results.json says, for people: RESULTS.md, and the same tables on a terminal."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -79,10 +80,17 @@ def names(entry: dict) -> dict[tuple[str, str], str]:
     for row in entry["arms"]:
         same = [other for other in entry["arms"] if other["arm"] == row["arm"]]
         more = [row["frontend"]] * (len({other["frontend"] for other in same}) > 1)
-        if [other["frontend"] for other in same].count(row["frontend"]) > 1:
-            more.append(f"trial {row['trial']}" if "trial" in row else row["settings"] or row["signature"])
+        alike = [_settings(other) for other in same if other["frontend"] == row["frontend"]]
+        if len(alike) > 1:
+            own = " ".join(one for one in _settings(row) if not all(one in each for each in alike))
+            more.append(f"trial {row['trial']}" if "trial" in row else own or row["settings"] or row["signature"])
         named[row["arm"], row["signature"]] = row["arm"] + (f" ({', '.join(more)})" if more else "")
     return named
+
+
+def _settings(row: dict) -> list[str]:
+    """Each `key=value` of a row; a value may have spaces."""
+    return re.split(r" (?=[\w.@/]+=)", row["settings"])
 
 
 def pair(entry: dict, c: dict) -> tuple[str, str]:
