@@ -115,6 +115,8 @@ class Cells(Sweeper):
     def shared(self, cells: list[Cell], first: int) -> str:
         """The stages up to 2, in which several jobs compute the features; what there is of these goes on in one."""
         count, shares = self.config.machine.shares, []
+        if not isinstance(count, int) or count < 1:
+            raise InputError(f"machine.shares={count}: expected how many jobs compute features, 1 or more")
         if count < 2 or cells[0][1].dry_run:
             return ""
         if failed := self.phase((cells, first, 1)) if first < 2 else "":
