@@ -1,6 +1,7 @@
 """Checkpoints that rebuild themselves: plain settings and tensors, read with `weights_only=True`."""
 
 import io
+import os
 from pathlib import Path
 
 import torch
@@ -8,6 +9,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from local.config import make_of
 from local.errors import InputError
+
+BEFORE = "before.ckpt"  # the last checkpoint but one of a training
 
 
 def build(settings: dict, **more):
@@ -22,7 +25,10 @@ def write(path: Path, content: dict) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     aside = path.with_name(path.name + ".tmp")
-    aside.write_bytes(buffer.getbuffer())
+    with open(aside, "wb") as file:
+        file.write(buffer.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())  # or a machine that fails may leave a name without a content
     aside.replace(path)
 
 
@@ -31,8 +37,11 @@ class WholeFiles(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict, path: str, storage_options: object = None) -> None:
         """Write a checkpoint."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write(Path(path), checkpoint)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.name == "last.ckpt" and path.exists():
+            path.replace(path.with_name(BEFORE))
+        write(path, checkpoint)
 
 
 def save(path: Path, module: torch.nn.Module, settings: dict, features: str, **more) -> None:

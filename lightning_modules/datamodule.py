@@ -32,9 +32,9 @@ class _All(IterableDataset):
 class DataModule(pl.LightningDataModule):
     """What Lightning calls an epoch is here the stretch between two validations: at most `check_every` updates.
 
-    Checkpoints are written at its end, so a resumed training begins with a whole stretch, whose batches follow
-    from the step alone. The batch of an update comes in so many `parts`. Of several processes each gets rows of every
-    batch, so that these are the same however many there are.
+    A resumed training begins with what is left of one, for batches follow from the step alone. The batch of an update
+    comes in so many `parts`. Of several processes each gets rows of every batch, so that these are the same however
+    many there are.
     """
 
     def __init__(self, train: Batcher, dev: Batcher, updates: int, check_every: int, parts: int = 1) -> None:
@@ -45,7 +45,7 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """The updates up to the next validation; Lightning asks again after each."""
         first = self.trainer.global_step
-        count = min(self.check_every, self.updates - first)
+        count = min(self.check_every - first % self.check_every, self.updates - first)
         return DataLoader(_Steps(self.train, first, count, self.parts, self._place()), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:

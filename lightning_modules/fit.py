@@ -3,6 +3,7 @@
 import json
 import logging
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -66,14 +67,24 @@ class _Kept(ModelCheckpoint):
 
     def load_state_dict(self, state: dict) -> None:
         """From the last checkpoint; Lightning itself forgets the best if the folder was moved meanwhile."""
+        if state["best_model_score"] is None:
+            return
         best, last = (str(Path(self.dirpath) / f"{name}.ckpt") for name in ("best", "last"))
         here = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best, "last_model_path": last}
         super().load_state_dict(state | here | {"best_k_models": {best: state["best_model_score"]}})
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, content: dict) -> None:
-        """A new stretch begins where it was written: Lightning would count the batches of the last, of other parts."""
-        counted = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-        counted.update(dict.fromkeys(counted, 0))
+        """A new stretch begins where it was written, as after a validation.
+
+        Lightning would count the batches of the last one, of other parts, and begin behind them.
+        """
+        loops = content["loops"]["fit_loop"]
+        batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+        batches["current"].update(dict.fromkeys(batches["current"], 0))
+        batches["total"]["completed"] = batches["total"]["processed"]
+        batches["is_last_batch"] = loops["epoch_loop.val_loop.batch_progress"]["is_last_batch"] = True
+        for counted in epochs.values():
+            counted["processed"] = counted["ready"]
 
 
 def fit(
@@ -83,9 +94,9 @@ def fit(
 
     Writes `out`/history.json, and checkpoints into `out`/checkpoints, from which it continues. Returns
     `updates`, `device_seconds`, and the validation metrics of the chosen checkpoint. `trainer` holds Lightning's
-    settings and `auto_batch`: whether a batch that does not fit into memory is taken in parts, twice as many each time;
-    and `rank`, if this is one of the processes of local/ranks.py, of which number 0 writes; `history` those of
-    History, as `watch`.
+    settings; `checkpoint_minutes`, after which one is written between two validations; `auto_batch`, whether a batch
+    that does not fit into memory is taken in parts, twice as many each time; and `rank`, if this is one of the
+    processes of local/ranks.py, of which number 0 writes. `history` are settings of History, as `watch`.
     """
     summary = {"updates": module.updates, "device_seconds": 0.0}
     rows = []
@@ -111,19 +122,21 @@ def fit(
 
 def _trained(module: Training, train, dev, out: Path, history: History, logger, settings: dict, parts: int):
     """The rows of the history and the best checkpoint, or None if a batch in `parts` does not fit into memory."""
-    checkpoints = out / "checkpoints"
+    checkpoints, settings = out / "checkpoints", dict(settings)
+    often = timedelta(minutes=settings.pop("checkpoint_minutes", 10))
     averaging = [EMAWeightAveraging(decay=module.average)] if module.average else []
     keep = _Kept(
         checkpoints, filename="best", monitor=module.monitor, save_last=True,
         save_on_train_epoch_end=True, enable_version_counter=False,
     )  # fmt: skip
+    between = ModelCheckpoint(checkpoints, filename="last", train_time_interval=often, enable_version_counter=False)
     one = settings.pop("rank", None) is None
     strategy = "auto" if one else DDPStrategy(find_unused_parameters=True)  # those of frozen layers
     # Of several processes the environment tells; one is one, also where SLURM's variables are set.
     plugins = [checkpoint.WholeFiles(), LightningEnvironment() if one else TorchElasticEnvironment()]
     engine = pl.Trainer(
         max_steps=module.updates, max_epochs=-1, reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0,
-        callbacks=[*averaging, history, keep], plugins=plugins, logger=logger or False,
+        callbacks=[*averaging, history, between, keep], plugins=plugins, logger=logger or False,
         precision=module.precision_name, gradient_clip_val=5.0, accumulate_grad_batches=parts,
         enable_progress_bar=False, enable_model_summary=False, strategy=strategy, **settings,
     )  # fmt: skip
@@ -145,14 +158,15 @@ def _too_large(module: Training, parts: int) -> str:
 
 
 def _whole(checkpoints: Path) -> Path | None:
-    """The last checkpoint, if a killed training left one to continue from; damaged ones will be written over."""
-    last = checkpoints / "last.ckpt"
-    if not last.exists():
-        return None
-    for path in (last, checkpoints / "best.ckpt"):
+    """Of a killed training the last checkpoint, to continue from, or if that is damaged the one before it."""
+    for path in (checkpoints / "last.ckpt", checkpoints / checkpoint.BEFORE):
+        if not path.exists():
+            continue
         try:
-            torch.load(path, map_location="cpu", weights_only=True)
+            states = torch.load(path, map_location="cpu", weights_only=True)["callbacks"]
+            if any(state.get("best_model_score") is not None for state in states.values()):
+                torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+            return path
         except Exception as error:  # torch raises many kinds for a cut file
-            log.warning("%s: no readable checkpoint (%s); training begins again", path, type(error).__name__)
-            return None
-    return last
+            log.warning("%s: no readable checkpoint (%s), or no best one", path, type(error).__name__)
+    return None

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import CSVLogger
 
 log = logging.getLogger(__name__)
@@ -24,12 +25,13 @@ class History(pl.Callback):
         self.first_step, self.line = 0, 0.0
 
     def state_dict(self) -> dict:
-        """For the checkpoint."""
-        return {"rows": self.rows}
+        """For the checkpoint, which may be written between two validations."""
+        losses = torch.stack(self.losses).cpu() if self.losses else torch.empty(0)
+        return {"rows": self.rows, "seconds": self._seconds(), "losses": losses}
 
     def load_state_dict(self, state: dict) -> None:
         """From the checkpoint."""
-        self.rows = state["rows"]
+        self.rows, self.seconds, self.losses = state["rows"], state["seconds"], list(state["losses"])
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Log what the checkpoint brought, even if no step is left: CSVLogger begins its file anew."""
@@ -40,7 +42,7 @@ class History(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
         self.start = self.line = time.monotonic()
-        self.seconds = self.rows[-1]["seconds"] if self.rows else 0.0
+        self.devices = trainer.world_size
         self.first_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx) -> None:
@@ -56,7 +58,7 @@ class History(pl.Callback):
             "step": trainer.global_step,
             "loss": float(sum(self.losses)) / max(1, len(self.losses)),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            "seconds": round(self.seconds + trainer.world_size * (time.monotonic() - self.start), 2),
+            "seconds": round(self._seconds(), 2),
             **metrics,
         }
         self.losses.clear()
@@ -64,6 +66,9 @@ class History(pl.Callback):
         self._record(trainer, row)
         self._say(trainer, " ".join(f"{key} {row[key]:.4g}" for key in ("loss", *sorted(metrics))))
         self.watch(self.rows)
+
+    def _seconds(self) -> float:
+        return self.seconds + self.devices * (time.monotonic() - self.start)
 
     def _record(self, trainer: pl.Trainer, row: dict) -> None:
         if trainer.logger:

@@ -125,6 +125,10 @@ class Training(pl.LightningModule):
         """Look at the rest of the losses: a checkpoint is written after it."""
         self._look()
 
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """And between two validations."""
+        self._look()
+
     def _look(self) -> None:
         losses = torch.stack([loss for *_, loss in self.unseen]).tolist() if self.unseen else []
         for (step, ids, _), loss in zip(self.unseen, losses, strict=True):

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from lightning_modules.batch import Batcher
 from local.config import CONF
 from local.errors import InputError
 from local.stage import STAGES, stage_named
@@ -69,6 +70,34 @@ def test_a_training_killed_between_checkpoints_ends_in_the_same_bits(tiny, tmp_p
         here(folder, int(stages[0][-1]), int(stages[1][-1]), f"arm={arm}", *LONGER)
         assert ("no readable checkpoint" in caplog.text) == warned
         assert same(weights(calm, name), weights(folder, name))
+
+
+def test_a_training_killed_between_validations_goes_on_from_there_or_from_the_checkpoint_before(
+    tiny, tmp_path, caplog, monkeypatch
+):
+    calm, killed = (borrow(tiny, tmp_path / n) for n in ("calm", "killed") if not (tmp_path / n).mkdir())
+    once = ["autoencoder.updates=60", "autoencoder.check_every=40", "trainer.checkpoint_minutes=0.0001"]
+    here(calm, 3, 3, "arm=masked", *once)
+    process = start(killed, "stage=3", "stop_stage=3", "arm=masked", "seed=1", "logger=csv", *once)
+    while len(list(killed.glob("exp/**/checkpoints/*.ckpt"))) < 2:  # the last is set aside before it is written anew
+        os.killpg(process.pid, signal.SIGCONT)
+        assert process.poll() is None
+        time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGSTOP)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    saved = {path.name: torch.load(path, weights_only=True)["global_step"] for path in killed.glob("exp/**/[lb]*.ckpt")}
+    cut = shutil.copytree(killed, tmp_path / "cut", symlinks=True)
+    (last,) = cut.glob("exp/**/last.ckpt")
+    last.write_bytes(last.read_bytes()[:-1000])
+    steps, at = [], Batcher.at
+    monkeypatch.setattr(Batcher, "at", lambda self, step, *place: steps.append(step) or at(self, step, *place))
+    for folder, name in ((killed, "last.ckpt"), (cut, "before.ckpt")):
+        steps.clear()
+        here(folder, 3, 3, "arm=masked", *once)
+        assert steps == list(range(saved[name], 60)) and 0 < saved[name] < 40
+        assert not differences(*(content(one / "exp/pretrain") for one in (calm, folder)))
+    assert "last.ckpt: no readable checkpoint" in caplog.text
 
 
 def test_a_training_that_is_refused_on_its_way_keeps_its_checkpoints(tiny, tmp_path):
