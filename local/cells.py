@@ -121,8 +121,11 @@ class Cells(Sweeper):
             return ""
         if failed := self.phase((cells, first, 1)) if first < 2 else "":
             return failed
-        for overrides, cfg in cells:
-            if settled(cfg, ("features",)) is None and not Path(f"{cfg.dirs.features}.partial").exists():
+        for overrides, cfg in _jobs(cells, "features"):
+            begun = Path(f"{cfg.dirs.features}.partial")
+            if begun.exists():
+                log.info("[%s] features: %s was begun by one job, and goes on in one", cfg.corpus.name, begun)
+            elif settled(cfg, ("features",)) is None:
                 parts = ([*overrides, f"machine.part=.{number}-of-{count}"] for number in range(1, count + 1))
                 shares += map(self.composition.reduced, parts)
         return self.phase((shares, 2, 2)) if shares else ""

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 from omegaconf import DictConfig, OmegaConf
 
 from local.errors import InputError
-from local.marker import commit, read_marker
+from local.marker import commit, read_marker, write_atomically
 
 log = logging.getLogger(__name__)
 MODES = ("offline", "online", "disabled")
@@ -128,7 +128,7 @@ def _run_id(out: Path) -> str:
     """W&B's run id, drawn once and kept beside the checkpoint, so that a resumed training continues its run."""
     path = out / "wandb_id"
     if not path.exists():
-        path.write_text(secrets.token_hex(4), encoding="utf-8")
+        write_atomically(path, secrets.token_hex(4))
     return path.read_text(encoding="utf-8")
 
 

@@ -106,8 +106,9 @@ class Slurm(Launcher):
     __module__ = "hydra_plugins.slurm"  # the only package from which Hydra takes a launcher
 
     def __init__(self, sbatch, before, parallel, retries, requeues, poll_seconds) -> None:
-        options = {f"--{key.replace('_', '-')}": value for key, value in sbatch.items()}
-        self.options = [key if value is True else f"{key}={value}" for key, value in options.items() if value]
+        asked = {key: value for key, value in sbatch.items() if value is not None and value is not False}
+        options = {f"--{key.replace('_', '-')}": value for key, value in asked.items()}
+        self.options = [key if value is True else f"{key}={value}" for key, value in options.items()]
         self.cpus, self.before = sbatch["cpus_per_task"], before
         self.parallel, self.retries, self.requeues, self.poll_seconds = parallel, retries, requeues, poll_seconds
 
@@ -132,13 +133,12 @@ class Slurm(Launcher):
         """Submit jobs and wait for them; what an earlier driver submitted is not submitted again."""
         with refusals_reported(LOGS):
             LOGS.mkdir(parents=True, exist_ok=True)
-        there = {name: number for number, (name, _) in queue.waiting_or_running().items()}
-        for job in jobs:
-            if job.name in there:
-                job.queued(there[job.name])
-        complaint = ""
+        complaint, unsure = "", True
         while left := [job for job in jobs if not job.returned]:
             try:
+                if unsure:
+                    self._find(left)
+                    unsure = False
                 self._submit(left)
                 time.sleep(self.poll_seconds)
                 self._look(left)
@@ -148,8 +148,15 @@ class Slurm(Launcher):
                     raise
                 if str(error) != complaint:
                     log.warning("%s; trying again", error)
-                complaint = str(error)
+                complaint, unsure = str(error), True
                 time.sleep(self.poll_seconds)
+
+    def _find(self, left: list[Job]) -> None:
+        """Those in the queue: of an earlier driver, or of an sbatch whose answer was lost."""
+        there = {name: number for number, (name, _) in queue.waiting_or_running().items()}
+        for job in left:
+            if not job.id and job.name in there:
+                job.queued(there[job.name])
 
     def _submit(self, left: list[Job]) -> None:
         """As many as may be in the queue at once."""

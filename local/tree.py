@@ -143,11 +143,12 @@ class Tree:
         settings = flat(cell["config"]) if "config" in cell else self.settings(filter(None, made_from))
         spent = [self._json(dirs, key, "summary.json") for key in ("pretrain", "finetune")]
         rate = self.path(dirs["score"]) / "dev/wer" if states.get("score") == "done" else None
+        rate = rate.read_text(encoding="utf-8").split() if rate and rate.exists() else []  # or it is gone or cut
         return Trial(
             arm=cell.get("arm", os.path.basename(name).rpartition("-")[0]), seed=settings.pop("seed", None),
             corpus=settings.get("corpus.name", name.split("/")[1]), settings=settings, directory=name, state=state,
             stage=stage, reason=failure.reason(self.path(dirs[stage]), state) or "",
-            wer=float(rate.read_text(encoding="utf-8").split()[1]) if rate else None,
+            wer=float(rate[1]) if len(rate) > 1 else None,
             seconds=sum(one["device_seconds"] for one in spent if one) if any(spent) else None,
         )  # fmt: skip
 

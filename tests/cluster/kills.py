@@ -76,7 +76,7 @@ def main() -> None:
     print(
         f"{kills} kills, {sweeps} sweeps, {seconds:.0f} s: {unlike} files differ, {redone} finished directories redone"
     )
-    sys.exit(bool(unlike or redone))
+    sys.exit(bool(unlike or redone or kills < arguments.kills))
 
 
 if __name__ == "__main__":
