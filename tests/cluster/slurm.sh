@@ -73,7 +73,7 @@ PYTHON
 [ "${1:-}" != --short ] || exit 0
 
 # A time limit: the training, stopped so that it reaches the limit on any machine, goes on in a second job.
-start limit.out --stage 5 --stop-stage 7 arm=none seed=2 hydra.launcher.sbatch.time=1
+start limit.out --stage 5 --stop-stage 7 arm=none seed=2 logger=wandb hydra.launcher.sbatch.time=1
 training 'exp/espeak/*/none-*.partial/checkpoints/last.ckpt'
 kill -STOP "$(job_pid "$(squeue --noheader --format=%i)")"
 finished "a time limit"
@@ -82,7 +82,9 @@ mapfile -t logs < <(ls -v exp/slurm/score-none-seed-2-*.log)
 [ "${#logs[@]}" = 2 ] || fail "not two jobs: ${logs[*]}"
 grep -q ' 5/40 ' "${logs[0]}" || fail "the first job did not train"
 ! grep -q ' 5/40 ' "${logs[1]}" || fail "the second job began again"
-echo "a time limit: a second job went on from the last checkpoint"
+mapfile -t runs < <(compgen -G 'exp/espeak/*/none-*/wandb/offline-run-*')
+[ "${#runs[@]}" = 2 ] && [ "${runs[0]##*-}" = "${runs[1]##*-}" ] || fail "not two parts of one W&B run: ${runs[*]}"
+echo "a time limit: a second job went on from the last checkpoint, and in the same W&B run"
 
 # A drained node: what runs goes on, what waits says why, and runs once the node is resumed.
 start drain.out --stage 5 --stop-stage 7 arm=none seed=3,4 hydra.launcher.sbatch.cpus_per_task=2
