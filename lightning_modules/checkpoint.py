@@ -1,7 +1,6 @@
 """Checkpoints that rebuild themselves: plain settings and tensors, read with `weights_only=True`."""
 
 import io
-import os
 from pathlib import Path
 
 import torch
@@ -9,6 +8,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from local.config import make_of
 from local.errors import InputError
+from local.marker import replace_by
 
 BEFORE = "before.ckpt"  # the last checkpoint but one of a training
 
@@ -24,12 +24,7 @@ def write(path: Path, content: dict) -> None:
     """Replace `path` in one step; a full disk is an OSError, which torch.save does not make of it."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    aside = path.with_name(path.name + ".tmp")
-    with open(aside, "wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())  # or a machine that fails may leave a name without a content
-    aside.replace(path)
+    replace_by(path, path.with_name(path.name + ".tmp"), buffer.getbuffer())
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -39,9 +34,10 @@ class WholeFiles(TorchCheckpointIO):
         """Write a checkpoint."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        write(new := path.with_suffix(".new"), checkpoint)
         if path.name == "last.ckpt" and path.exists():
             path.replace(path.with_name(BEFORE))
-        write(path, checkpoint)
+        new.replace(path)
 
 
 def save(path: Path, module: torch.nn.Module, settings: dict, features: str, **more) -> None:

@@ -101,7 +101,7 @@ def fit(
     summary = {"updates": module.updates, "device_seconds": 0.0}
     rows = []
     if module.updates:
-        settings = {"devices": 1, "num_nodes": 1} | trainer
+        settings = {"devices": 1, "num_nodes": 1, "checkpoint_minutes": 10} | trainer
         halve, parts = settings.pop("auto_batch", False), 1
         begins = {key: value.clone() for key, value in module.state_dict().items()}
         while (found := _trained(module, train, dev, out, History(title, **history), logger, settings, parts)) is None:
@@ -123,7 +123,7 @@ def fit(
 def _trained(module: Training, train, dev, out: Path, history: History, logger, settings: dict, parts: int):
     """The rows of the history and the best checkpoint, or None if a batch in `parts` does not fit into memory."""
     checkpoints, settings = out / "checkpoints", dict(settings)
-    often = timedelta(minutes=settings.pop("checkpoint_minutes", 10))
+    often = timedelta(minutes=settings.pop("checkpoint_minutes"))
     averaging = [EMAWeightAveraging(decay=module.average)] if module.average else []
     keep = _Kept(
         checkpoints, filename="best", monitor=module.monitor, save_last=True,

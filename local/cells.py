@@ -85,7 +85,7 @@ class Cells(Sweeper):
             groups = [(cells, begin, end)]
             if end == 4 and last > 4 and not cells[0][1].dry_run:
                 # A processor that pretraining leaves idle has recognizers to train that do not wait for it.
-                ready = [cell for cell in cells if settled(cell[1], STAGES[begin:5]) is not None]
+                ready = _ready(cells, STAGES[begin:5])
                 early = {cfg.dirs.score for _, cfg in ready}
                 groups.append((ready, 5, min(last, 7)))
             elif 5 <= begin <= 7:
@@ -210,6 +210,16 @@ def _jobs(cells: list[Cell], stage: str) -> list[Cell]:
         if cell[1].dirs[written]:
             jobs.setdefault(cell[1].dirs[written], cell)
     return list(jobs.values())
+
+
+def _ready(cells: list[Cell], stages: tuple[str, ...]) -> list[Cell]:
+    """Those whose front ends leave these stages nothing to do."""
+    fronts: dict[tuple, bool] = {}
+    for _, cfg in cells:
+        front = (cfg.dirs.pretrain, cfg.dirs.bottleneck)
+        if front not in fronts:
+            fronts[front] = settled(cfg, stages) is not None
+    return [cell for cell in cells if fronts[cell[1].dirs.pretrain, cell[1].dirs.bottleneck]]
 
 
 def _apart(jobs: list[Cell]) -> list[list[str]]:

@@ -73,16 +73,15 @@ def extract(
     """
     context = get_context("forkserver")
     context.set_forkserver_preload(["speechbrain.lobes.features", "local.features"])
-    errors = []
+    errors, shared = [], share or (1, 1)
     for aside in partial.rglob("*.tmp"):
         aside.unlink()
     with ProcessPoolExecutor(workers, context, _begin) as pool:
         for split in splits:
             out, failed = partial / split, len(errors)
-            left = _left(data / split, out, final / split, share or (1, 1))
+            left = _left(data / split, out, final / split, shared)
             jobs = (pool.submit(extract_shard, extractor, resample, skip, store, *todo) for todo in left)
-            count = _count(data / split, out) // (share or (1, 1))[1]
-            for job in track(_ahead(jobs, 2 * workers), f"features of {split}", count):
+            for job in track(_ahead(jobs, 2 * workers), f"features of {split}", _count(data / split, out, shared)):
                 try:
                     job.result()
                 except InputError as error:
@@ -127,9 +126,10 @@ def _left(
             yield shard, writer
 
 
-def _count(data: Path, partial: Path) -> int:
+def _count(data: Path, partial: Path, share: tuple[int, int]) -> int:
     """How many these are."""
-    return 0 if joined(partial) else -(-_lines(data / "utt2spk") // SHARD) - len([*partial.glob("utt2num_frames.*")])
+    own = range(share[0] - 1, -(-_lines(data / "utt2spk") // SHARD), share[1])
+    return 0 if joined(partial) else len(own) - len([*partial.glob("utt2num_frames.*")])
 
 
 def _ahead(jobs: Iterator[Future], count: int) -> Iterator[Future]:

@@ -76,9 +76,13 @@ def commit() -> str | None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` in one step, so that no reader sees half of it, whoever else writes it."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(text)
+    replace_by(path, path.with_name(f"{path.name}.{os.getpid()}.tmp"), text.encode())
+
+
+def replace_by(path: Path, aside: Path, content: bytes | memoryview) -> None:
+    """Replace `path` by what is written into `aside` first, and flushed, or a failing machine might leave neither."""
+    with open(aside, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)

@@ -142,8 +142,8 @@ class Tree:
         made_from = (cell["dirs"].get(key) for key in ("data", "features", *CHAIN))
         settings = flat(cell["config"]) if "config" in cell else self.settings(filter(None, made_from))
         spent = [self._json(dirs, key, "summary.json") for key in ("pretrain", "finetune")]
-        rate = self.path(dirs["score"]) / "dev/wer" if states.get("score") == "done" else None
-        rate = rate.read_text(encoding="utf-8").split() if rate and rate.exists() else []  # or it is gone or cut
+        scored = self.path(dirs["score"]) / "dev/wer" if states.get("score") == "done" else None
+        rate = scored.read_text(encoding="utf-8").split() if scored and scored.exists() else []  # it may be gone or cut
         return Trial(
             arm=cell.get("arm", os.path.basename(name).rpartition("-")[0]), seed=settings.pop("seed", None),
             corpus=settings.get("corpus.name", name.split("/")[1]), settings=settings, directory=name, state=state,

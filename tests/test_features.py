@@ -257,10 +257,10 @@ def test_a_sweep_has_features_computed_by_several_jobs(tiny, tmp_path):
     output = recipe(tmp_path, "stop_stage=2", "machine.shares=2")
     assert all(f"[espeak.{number}-of-2] features: done in" in output for number in (1, 2))
     alone, together = (
-        {path.name: path.read_bytes() for path in folder.glob("data/espeak-*/fbank-*/*/feats*")}
+        {path.relative_to(folder): path.read_bytes() for path in folder.glob("data/espeak-*/fbank-*/*/feats*")}
         for folder in (tiny, tmp_path)
     )
-    assert alone == together
+    assert len(alone) == 8 and alone == together
 
 
 SMALL_SHARDS = """

@@ -155,21 +155,24 @@ def main() -> None:
     def module(**more) -> Training:
         return recognizer(cfg, arguments.updates, units, **more)
 
-    cut = batcher(module(), data, labels, crop=False)
     dev = Batcher(data.select([0]), 10**6, 0, labels=labels[:1])
+    small = cfg.recognizer.batch_seconds
     large = round(8 * float(data.lengths.float().mean()) * data.frame_shift)
+    cuts = {size: batcher(module(batch_seconds=size), data, labels, crop=False) for size in (small, large)}
+    heard = {
+        size: 0.01 * sum(float(cut.at(step).lengths.sum()) for step in range(arguments.updates))
+        for size, cut in cuts.items()
+    }
 
-    def ours(seconds: int) -> float:
+    def ours(size: int) -> float:
         trainer = {"accelerator": "gpu" if arguments.device == "cuda" else "cpu"}
         out = Path(tempfile.mkdtemp(dir=work))
-        own = module(batch_seconds=seconds)
-        batches = batcher(own, data, labels, crop=False)
-        fit(own, batches, dev, out, "training_speed", None, trainer)
-        return 0.01 * sum(float(batches.at(step).lengths.sum()) for step in range(arguments.updates))
+        fit(module(batch_seconds=size), cuts[size], dev, out, "training_speed", None, trainer)
+        return heard[size]
 
     def loop() -> float:
         rival = brain(Loop, module(), arguments.device)
-        rival.fit([1], DataLoader(Cut(cut, arguments.updates), batch_size=None), progressbar=False)
+        rival.fit([1], DataLoader(Cut(cuts[small], arguments.updates), batch_size=None), progressbar=False)
         return rival.heard
 
     def its_recipe(kind: str) -> float:
@@ -180,23 +183,18 @@ def main() -> None:
         rival.fit([1], LoopedLoader(loader, arguments.updates), progressbar=False)
         return rival.heard
 
-    small = cfg.recognizer.batch_seconds
     theirs = {f"its recipe, {kind}": (partial(its_recipe, kind), large) for kind in ("random", "sorted")}
     theirs |= {"its recipe, dynamic": (partial(its_recipe, "dynamic"), small), "its loop": (loop, small)}
-    runs = {name: run for name, (run, _) in theirs.items()}
-    runs |= {f"our loop, {seconds} s": partial(ours, seconds) for seconds in (small, large)}
+    runs = {size: partial(ours, size) for size in cuts} | {name: run for name, (run, _) in theirs.items()}
     rates = dict.fromkeys(runs, 0.0)
     for _ in range(ROUNDS):
         for name, run in runs.items():
             rates[name] = max(rates[name], measured(run, clock(arguments.device)))
-    for name, rate in rates.items():
-        _, seconds = theirs.get(name, (None, None))
-        more = (
-            f"; ours, {seconds} s a batch, {rates[f'our loop, {seconds} s'] / rate:.2f} times as fast"
-            if seconds
-            else ""
-        )
-        print(f"{name:20} {rate:7.1f} s of audio a second{more}")
+    for size in cuts:
+        print(f"ours, {size} s a batch  {rates[size]:7.1f} s of audio a second")
+    for name, (_, size) in theirs.items():
+        ratio = rates[size] / rates[name]
+        print(f"{name:20} {rates[name]:7.1f} s of audio a second; ours, {size} s a batch, {ratio:.2f} times as fast")
     shutil.rmtree(work)
 
 
