@@ -55,4 +55,4 @@ use_environment requirements.txt
 
 # In each phase what differs there: each corpus once, each autoencoder once, each recognizer, the comparison.
 #   download prepare features | pretrain bottleneck | finetune decode score | report
-python -m local.run -m "stage=$stage" "stop_stage=$stop_stage" "${settings[@]}"
+exec python -m local.run -m "stage=$stage" "stop_stage=$stop_stage" "${settings[@]}"

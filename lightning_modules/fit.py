@@ -2,6 +2,8 @@
 
 import json
 import logging
+import signal
+import threading
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +28,7 @@ warnings.filterwarnings("ignore", module="pytorch_lightning")
 for library in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)
 log = logging.getLogger(__name__)
+warnings.filterwarnings("ignore", message="Experiment logs directory")  # whose rows History writes again
 warnings.filterwarnings("ignore", message="The `srun` command is available")
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 
@@ -87,6 +90,21 @@ class _Kept(ModelCheckpoint):
             counted["processed"] = counted["ready"]
 
 
+class _Mortal(pl.Callback):
+    """What SIGTERM did before the training it does within it: it ends the process.
+
+    Lightning would go on to the next batch, while loggers' processes end, and leave with exit status 0.
+    """
+
+    def __init__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Lightning has put its own handler there by now."""
+        if threading.current_thread() is threading.main_thread():  # as Lightning does; no other one may
+            signal.signal(signal.SIGTERM, self.handler)
+
+
 def fit(
     module: Training, train: Batcher, dev: Batcher, out: Path, title: str, logger, trainer: dict, **history
 ) -> dict:
@@ -136,13 +154,15 @@ def _trained(module: Training, train, dev, out: Path, history: History, logger, 
     plugins = [checkpoint.WholeFiles(), LightningEnvironment() if one else TorchElasticEnvironment()]
     engine = pl.Trainer(
         max_steps=module.updates, max_epochs=-1, reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0,
-        callbacks=[*averaging, history, between, keep], plugins=plugins, logger=logger or False,
+        callbacks=[_Mortal(), *averaging, history, between, keep], plugins=plugins, logger=logger or False,
         precision=module.precision_name, gradient_clip_val=5.0, accumulate_grad_batches=parts,
         enable_progress_bar=False, enable_model_summary=False, strategy=strategy, **settings,
     )  # fmt: skip
     data = DataModule(train, dev, module.updates, module.check_every, parts)
     try:
         engine.fit(module, data, ckpt_path=_whole(checkpoints), weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from None
     except (RuntimeError, MemoryError) as error:  # on a CPU it is no more than that
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
             raise

@@ -96,4 +96,8 @@ if __name__ == "__main__":
         sys.exit(f"error: {error}")
     if {"-m", "--multirun"} & set(sys.argv):
         sys.argv[1:] = cells.postponed(sys.argv[1:])
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

@@ -30,6 +30,7 @@ def start(folder: Path, *settings: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "local.run", "-m", *TINY, *settings], cwd=folder, start_new_session=True,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a job in the background ignores
     )  # fmt: skip
 
 
@@ -40,6 +41,29 @@ def weights(folder: Path, name: str) -> dict:
 
 def same(expected: dict, found: dict) -> bool:
     return expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+@pytest.mark.parametrize(
+    "number, launcher, status, said",
+    [
+        (signal.SIGTERM, "basic", -signal.SIGTERM, 0),
+        (signal.SIGINT, "basic", 130, 1),
+        (signal.SIGINT, "joblib", 130, 1),
+    ],
+)
+def test_a_training_ended_by_a_signal_ends_at_once_and_not_as_if_it_were_done(
+    tiny, tmp_path, number, launcher, status, said
+):
+    folder = borrow(tiny, tmp_path)
+    settings = ["stage=5", "stop_stage=5", "arm=none", "seed=1,2", "logger=csv", "machine.jobs=2", *LONGER]
+    process = start(folder, *settings, "recognizer.updates=4000", f"hydra/launcher={launcher}")
+    while not list(folder.glob("exp/**/last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, number)
+    printed, _ = process.communicate(timeout=30)
+    assert process.returncode == status and "Traceback" not in printed
+    assert printed.count("error: interrupted; the same command goes on from here\n") == said
 
 
 @pytest.mark.parametrize(
