@@ -77,10 +77,10 @@ def ours(arguments: argparse.Namespace) -> None:
 
     heard, cut, now = [0.0], Batcher.cut, clock(arguments.device)
 
-    def counted(self, indices, generator):
+    def counted(self, indices, generator, *share):
         if generator is not None:  # in training
             heard[0] += 0.01 * float(self.lengths[indices].sum())
-        return cut(self, indices, generator)
+        return cut(self, indices, generator, *share)
 
     Batcher.cut = counted
     torch.set_num_threads(1)
