@@ -12,13 +12,7 @@ from local.config import digest_of, named, plain, signed_keys, unnamed
 from local.marker import write_atomically
 from local.stage import MAKER
 
-OWN = (
-    "frontend",
-    "frontend_rate",
-    "layer_decay",
-    "thaw",
-    "learning_rate",
-)  # what an arm may have to itself
+OWN = ("frontend", "frontend_rate", "layer_decay", "thaw", "learning_rate")  # what an arm may have to itself
 SIZE = ("width", "layers")  # the settings that say how large a recognizer is
 
 
