@@ -27,7 +27,7 @@ from local.composition import Composition
 from local.config import named
 from local.errors import InputError, refusals_reported
 from local.failure import told
-from local.stage import MAKER, STAGES, settled, stage_named, stage_number
+from local.stage import MAKER, STAGES, cell_name, failed_at, settled, stage_named, stage_number
 
 log = logging.getLogger(__name__)
 # First and last stage: each corpus once, each autoencoder once, each recognizer, the comparison.
@@ -40,8 +40,8 @@ Cell = tuple[list[str], DictConfig]  # its overrides, and its configuration
 class Killed(InputError):
     """Jobs were lost with the process of one of them."""
 
-    def __init__(self) -> None:
-        super().__init__("a process of this run was killed, often for want of memory; run again, with fewer jobs")
+    def __init__(self, what: str = "a process of this run") -> None:
+        super().__init__(f"{what} was killed, often for want of memory; run again, with fewer jobs")
 
 
 class Cells(Sweeper):
@@ -67,6 +67,9 @@ class Cells(Sweeper):
         """
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
         try:
+            for key in ("jobs", "shares", "workers"):
+                if type(count := self.config.machine[key]) is not int or count < 1:
+                    raise InputError(f"machine.{key}={count}: expected a whole number, 1 or more")
             with refusals_reported("exp/cells"):
                 cells, first, last = self.cells(arguments)
             status = self.run(cells, first, last)
@@ -115,8 +118,6 @@ class Cells(Sweeper):
     def shared(self, cells: list[Cell], first: int) -> str:
         """The stages up to 2, in which several jobs compute the features; what there is of these goes on in one."""
         count, shares = self.config.machine.shares, []
-        if not isinstance(count, int) or count < 1:
-            raise InputError(f"machine.shares={count}: expected how many jobs compute features, 1 or more")
         if count < 2 or cells[0][1].dry_run:
             return ""
         if failed := self.phase((cells, first, 1)) if first < 2 else "":
@@ -144,11 +145,24 @@ class Cells(Sweeper):
             else:
                 more = [f"stage={first}", f"stop_stage={last}"]
                 left += [[*job, *more] for job in _apart([job for job in jobs if not _done(job[1], stages)])]
-        returns = self.launched(left) if left else []
+        returns = self.outcomes(left) if left else []
         failures += [told(ended._return_value) for ended in returns if ended.status != JobStatus.COMPLETED]
         for message in dict.fromkeys(failures):
             print(f"error: {message}", file=sys.stderr)
         return f"{len(failures)} of {count} jobs failed" if failures else ""
+
+    def outcomes(self, jobs: list[list[str]], apart: bool = False) -> list[JobReturn]:
+        """What became of each job; if a process was killed, of each half by itself, to see whose it was."""
+        try:
+            return self.launched(jobs, apart)
+        except Killed:
+            if len(jobs) > 1:
+                return [ended for half in _halves(jobs) for ended in self.outcomes(half, apart=True)]
+            _, cfg = self.composition.reduced(jobs[0])
+            stages = STAGES[stage_number(cfg.stage) : stage_number(cfg.stop_stage) + 1]
+            error = Killed(f"[{cell_name(cfg, stages[-1])}] its process")
+            failed_at(cfg, stages, str(error))
+            return [JobReturn(jobs[0], cfg, status=JobStatus.FAILED, _return_value=error)]
 
     def launched(self, jobs: list[list[str]], apart: bool = False) -> list[JobReturn]:
         """What became of each job; raises Killed, or the InputError of a cluster's launcher.
@@ -163,7 +177,11 @@ class Cells(Sweeper):
             hydra_context=self.hydra_context, task_function=self.task_function, config=config
         )
         try:
-            return launcher.launch(jobs, initial_job_idx=0)
+            every = len(jobs)
+            if config.hydra.launcher._target_.endswith(".LocalLauncher"):  # submitit's starts all that it gets
+                every = config.machine.jobs
+            parts = [jobs[begin : begin + every] for begin in range(0, len(jobs), every)]
+            return [ended for part in parts for ended in launcher.launch(part, initial_job_idx=0)]
         except RuntimeError as error:
             if not isinstance(error, BrokenExecutor) and type(error).__name__ != "UncompletedJobError":  # submitit's
                 raise
@@ -200,6 +218,10 @@ def _listed(cells: list[Cell], common: set[str]) -> list[Cell]:
     for _, cfg in cells:
         cfg.cells = paths[cfg.dirs.report]
     return [([*overrides, f"cells={cfg.cells}"], cfg) for overrides, cfg in cells]
+
+
+def _halves(jobs: list) -> tuple[list, list]:
+    return jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]
 
 
 def _jobs(cells: list[Cell], stage: str) -> list[Cell]:

@@ -27,6 +27,12 @@ from local.errors import InputError
 
 PLACES = ("root", "download_to", "mirror")
 CLUSTERS = ("hydra.launcher.sbatch.", "hydra.launcher.ray.")
+NEEDED = {  # by settings that begin so
+    "hydra.launcher.sbatch.": "hydra/launcher=slurm",
+    "hydra.launcher.ray.": "hydra/launcher=ray",
+    "sweep.": "sweep=optuna",
+    "halving.": "sweep=optuna",
+}
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -160,11 +166,16 @@ def check_overrides(overrides: list[str]) -> None:
             OverridesParser.create().parse_override(override)
         except HydraException as error:
             raise InputError(f"{override!r} cannot be read: {str(error).splitlines()[0]}") from None
+        for start, needed in NEEDED.items():
+            if key.startswith(start) and needed not in overrides:
+                raise InputError(f"{key} has a meaning with {needed} only; add that")
+        if override == "hydra/launcher=submitit_slurm":
+            raise InputError(f"{override}: its jobs are lost with the driver; use hydra/launcher=slurm")
         if key == "hydra/launcher":
             Plugins.instance()  # which is how the installed ones come into the store
             there = [*groups[key], *(name.removesuffix(".yaml") for name in ConfigStore.instance().list(key))]
             if value not in there:
-                more = "submitit_local comes with: pip install hydra-submitit-launcher"
+                more = "submitit_local comes with: pip install hydra-submitit-launcher==1.2.0"
                 raise InputError(f"unknown {key} {value!r}; there are: {', '.join(there)}; {more}")
         if key.startswith(("+", "~", "hydra")) and not key.startswith(CLUSTERS):
             continue

@@ -8,7 +8,7 @@ in a file, so that trials on several nodes need nothing but a folder in common.
 import json
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from local.errors import InputError
 from local.failure import Stopped
@@ -19,13 +19,13 @@ class Halving:
     """The rule of `cfg.halving` for the recognizer of a cell, judged by the rate that chooses its checkpoint."""
 
     def __init__(self, cfg: DictConfig) -> None:
-        self.keep, shares = cfg.halving.keep, sorted(cfg.halving.at)
-        if not 0 < self.keep <= 1 or not all(0 < share < 1 for share in shares):
+        self.keep, shares = cfg.halving.keep, cfg.halving.at
+        if not 0 < self.keep <= 1 or not OmegaConf.is_list(shares) or not all(0 < share < 1 for share in shares):
             raise InputError(
                 f"halving.keep={self.keep} halving.at={shares}: expected a share of the trials, and shares of the "
                 "updates, such as halving.keep=0.5 halving.at=[0.25,0.5]; with halving.at=[] none is stopped"
             )
-        self.folders = {share: Path(cfg.halving.rungs) / f"{share:g}" for share in shares}
+        self.folders = {share: Path(cfg.halving.rungs) / f"{share:g}" for share in sorted(shares)}
         self.name, self.updates = Path(cfg.dirs.finetune).name, cfg.recognizer.updates
         self.monitor = f"val_{cfg.recognizer.best or 'wer'}"
 

@@ -18,7 +18,7 @@ from local.tree import Tree, Trial, differing
 FIRST = ("wer", "state", "arm", "seed")
 LAST = ("cost", "directory")
 WORDS = ("state", "arm", "corpus", "directory")
-STYLES = {"done": "green", "stopped": "blue", "running": "cyan", "failed": "red", "killed": "yellow"}
+STYLES = {"done": "green", "stopped": "blue", "running": "cyan", "queued": "cyan", "failed": "red", "killed": "yellow"}
 
 
 def arguments() -> argparse.Namespace:
@@ -27,9 +27,10 @@ def arguments() -> argparse.Namespace:
         prog="python -m local.leaderboard",
         description=__doc__.partition("\n\n")[0],
         epilog="A trial is done, stopped (by the rule of its search), running (a process holds the lock), failed (with "
-        "its reason), killed (begun, and nobody is at it; the same command continues it) or to run. A setting has a "
-        "column if trials of a corpus differ in it, of one arm or, where all of them have it, of any. Cost is that of "
-        "a trial's trainings, with the pretraining that it may share with others.",
+        "its reason), queued (a job of SLURM is to go on with it), killed (begun, and nobody is at it; the same "
+        "command continues it) or to run. A setting has a column if trials of a corpus differ in it, of one arm or, "
+        "where all of them have it, of any. Cost is that of a trial's trainings, with the pretraining that it may "
+        "share with others.",
     )
     parser.add_argument("exp", nargs="?", type=Path, default=Path("exp"), help="the folder of the runs (exp)")
     parser.add_argument(

@@ -16,6 +16,7 @@ from urllib.request import urlopen
 from omegaconf import DictConfig, OmegaConf
 
 from local.errors import InputError
+from local.failure import Stopped
 from local.marker import commit, read_marker, write_atomically
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,9 @@ def opened(cfg: DictConfig, out: Path, job: str) -> Iterator:
     try:
         yield WandbLogger(experiment=run)
         finished = True
+    except Stopped:  # as its search wanted it
+        finished = True
+        raise
     finally:
         run.finish(exit_code=0 if finished else 1)  # or the next training of this process would log into it
 

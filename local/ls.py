@@ -19,6 +19,7 @@ from local.tree import LEFT, Tree, differing, words
 
 STYLES = {
     "running": "cyan",
+    "queued": "cyan",
     "killed": "yellow",
     "failed": "red",
     "stopped": "blue",
@@ -45,7 +46,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m local.ls",
         description=__doc__.partition(": `")[0] + ".",
-        epilog="A directory is done, running (a process holds its lock), failed, stopped (by the rule of its search), "
+        epilog="A directory is done, running (a process holds its lock), queued (a job of SLURM is to go on with it), "
+        "failed, stopped (by the rule of its search), "
         "killed (begun, and nobody is at it; the same command continues it), stale (complete, but its files or what it "
         "was made from changed; the next run sets it aside) or set aside. Settings are those in which directories of "
         "one stage differ, and sizes leave out other directories within.",

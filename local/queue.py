@@ -2,11 +2,31 @@
 
 import os
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 from local.errors import InputError
 
 WAIT = 120  # seconds for an answer; SLURM's commands give up before
 USUAL = ("None", "Priority", "Resources")  # reasons to wait that need no word
+
+
+def remember(directories: Iterable[str], number: str) -> None:
+    """The job that is to make them, beside each, in `<dir>.job`; it is forgotten if the number is empty."""
+    for path in (Path(f"{directory}.job") for directory in directories):
+        with suppress(OSError):  # which may be that nothing can be written there
+            if number:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{number}\n", encoding="utf-8")
+            else:
+                path.unlink(missing_ok=True)
+
+
+def remembered(directory: str | Path) -> str:
+    """The number of the job that was to make a directory, or nothing."""
+    path = Path(f"{directory}.job")
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 
 def submit(script: str, options: list[str]) -> str:

@@ -46,6 +46,9 @@ def count(cfg: DictConfig) -> int:
 
 def check(cfg: DictConfig) -> None:
     """Raise InputError unless a training can have the devices that it asks for, as far as this machine shows."""
+    minutes = cfg.trainer.checkpoint_minutes
+    if not isinstance(minutes, int | float) or minutes <= 0:
+        raise InputError(f"trainer.checkpoint_minutes={minutes}: expected a number above 0, such as 10")
     if count(cfg) == 1:
         return
     asked = f"trainer.devices={cfg.trainer.devices} num_nodes={cfg.trainer.num_nodes}"

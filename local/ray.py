@@ -43,7 +43,9 @@ class Ray(Launcher):
         """Run each cell as a task, and wait for all."""
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
         ray = _connected(OmegaConf.to_container(self.settings.init, resolve=True))
-        remote = ray.remote(**OmegaConf.to_container(self.settings.remote, resolve=True))(_run)
+        asked = OmegaConf.to_container(self.settings.remote, resolve=True)
+        _fits(asked, [node["Resources"] for node in ray.nodes() if node["Alive"]], self.settings.init.address)
+        remote = ray.remote(**asked)(_run)
         tasks = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -83,6 +85,17 @@ def _connected(init: dict):
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"hydra.launcher.ray.init: {_first_sentence(error)}; see `ray status`") from None
     return ray
+
+
+def _fits(asked: dict, nodes: list[dict], address: str | None) -> None:
+    """Raise InputError if no node can ever run a task; warn where a cluster that is not ours may still grow."""
+    for key, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+        most = max((node.get(resource, 0) for node in nodes), default=0)
+        if (asked.get(key) or 0) > most:
+            why = f"hydra.launcher.ray.remote.{key}={asked[key]}: no node has more than {most:g}; ask for no more"
+            if not address:
+                raise InputError(why)
+            log.warning("%s, or add a node, for which this waits", why)
 
 
 def _reachable(address: str) -> None:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from local import failure, queue, ranks
 from local.errors import InputError, refusals_reported
-from local.stage import STAGES, cell_name, settled, stage_named, stage_number
+from local.stage import STAGES, cell_name, failed_at, settled, stage_named, stage_number
 
 log = logging.getLogger(__name__)
 LOGS = Path("exp/slurm")
@@ -46,6 +46,7 @@ class Job:
     def queued(self, number: str) -> None:
         """It is job `number` from now on, of whose log nothing has been read."""
         self.id, self.state, self.read, self.last = number, "", 0, ""
+        queue.remember(self.trained(), number)
         self.log = LOGS / f"{self.name}-{number}.log"
 
     def look(self) -> bool:
@@ -74,7 +75,12 @@ class Job:
         self.state = state
 
     def end(self, status: JobStatus, value: float | InputError | None) -> None:
+        queue.remember(self.trained(), "")
         self.returned = JobReturn(self.overrides, self.cfg, status=status, _return_value=value)
+
+    def trained(self) -> list[str]:
+        """The directories of its trainings, whose checkpoints the next job needs if it has to wait."""
+        return [self.cfg.dirs[name] for name in ("pretrain", "finetune") if name in self.stages and self.cfg.dirs[name]]
 
     def made(self) -> list[str]:
         """The directories that can hold why it failed."""
@@ -91,12 +97,8 @@ class Job:
         return next(filter(None, map(failure.reason, self.made())), None)
 
     def fail(self, why: str) -> None:
-        """End it, and record the reason where it stood: what was killed or canceled could not."""
-        at = next((name for name in self.stages if settled(self.cfg, (name,)) is None), self.stages[-1])
-        made = self.cfg.dirs[stage_named(at).writes]
-        # A corpus that is refused leaves nothing behind, and a search's end of a trial is no failure.
-        if stage_number(at) > 2 and not failure.reason(made, "stopped"):
-            failure.record(Path(made), why)
+        """End it, and record the reason: what was killed or canceled could not."""
+        failed_at(self.cfg, self.stages, why)
         self.end(JobStatus.FAILED, InputError(f"{self.title}: {why}"))
 
 
@@ -107,6 +109,7 @@ class Slurm(Launcher):
 
     def __init__(self, sbatch, before, parallel, retries, requeues, poll_seconds) -> None:
         asked = {key: value for key, value in sbatch.items() if value is not None and value is not False}
+        asked |= {"no_requeue": True} if sbatch.get("requeue") is False else {}  # which a cluster may do by default
         options = {f"--{key.replace('_', '-')}": value for key, value in asked.items()}
         self.options = [key if value is True else f"{key}={value}" for key, value in options.items()]
         self.cpus, self.before = sbatch["cpus_per_task"], before
@@ -117,6 +120,7 @@ class Slurm(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run each cell as a job, unless it is done."""
+        self._check()
         load = self.hydra_context.config_loader.load_sweep_config
         jobs = [Job(load(self.config, list(overrides)), list(overrides)) for overrides in job_overrides]
         for job in jobs:
@@ -128,6 +132,16 @@ class Slurm(Launcher):
             numbers = " ".join(job.id for job in jobs if job.id and not job.returned)
             sys.exit(f"error: interrupted; the same command finds its jobs again, scancel {numbers} ends them")
         return [job.returned for job in jobs]
+
+    def _check(self) -> None:
+        """Raise InputError for settings of the launcher that mean nothing."""
+        for name, least in (("parallel", 1), ("retries", 0), ("requeues", 0)):
+            if type(found := getattr(self, name)) is not int or found < least:
+                raise InputError(f"hydra.launcher.{name}={found}: expected a whole number, {least} or more")
+        if not isinstance(self.poll_seconds, int | float) or self.poll_seconds <= 0:
+            raise InputError(f"hydra.launcher.poll_seconds={self.poll_seconds}: expected a number above 0, such as 5")
+        if isinstance(self.before, str):
+            raise InputError(f"hydra.launcher.before={self.before}: expected lines, as ['{self.before}']")
 
     def _see_through(self, jobs: list[Job]) -> None:
         """Submit jobs and wait for them; what an earlier driver submitted is not submitted again."""
@@ -196,7 +210,8 @@ class Slurm(Launcher):
         elif signal == NO_LOG:
             job.fail(f"job {job.id} could not write {job.log} on its node; use a disk that all nodes can write to")
         elif state == "FAILED" and 0 < status < 128:
-            job.fail(f"{job.reason() or job.last.removeprefix('error: ')} (job {job.id}, {job.log})")
+            why = job.reason() or job.last.removeprefix("error: ") or f"exit status {status}"
+            job.fail(f"{why} (job {job.id}, {job.log})")
         elif state in ("TIMEOUT", "PREEMPTED"):
             job.cuts += 1
             self._again(job, state, job.cuts, self.requeues, "sbatch.time or hydra.launcher.requeues")

@@ -239,6 +239,15 @@ def settled(cfg: DictConfig, names: tuple[str, ...]) -> list[tuple[Stage, str]] 
     return found
 
 
+def failed_at(cfg: DictConfig, names: tuple[str, ...], why: str) -> None:
+    """Record the reason where a job stood that was to run these stages, and could not do so itself."""
+    at = next((name for name in names if settled(cfg, (name,)) is None), names[-1])
+    made = cfg.dirs[stage_named(at).writes]
+    # A corpus that is refused leaves nothing behind, and a search's end of a trial is no failure.
+    if stage_number(at) > 2 and not failure.reason(made, "stopped"):
+        failure.record(Path(made), why)
+
+
 def stage_named(name: str) -> Stage:
     """The stage of local/stages/<name>.py."""
     return import_module(f"local.stages.{name}").run

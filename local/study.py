@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 from hydra.core.override_parser.types import Override
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -58,14 +59,15 @@ class Study:
             "settings": json.loads(json.dumps(settings)),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._readable():
+        with self._kept():
             self.study = optuna.create_study(
                 storage=RDBStorage(f"sqlite:///{path}"), study_name=arm, direction="minimize", load_if_exists=True
             )
         for what, wanted in about.items():
             found = self.study.user_attrs.get(what)
             if found is None:
-                self.study.set_user_attr(what, wanted)
+                with self._kept():
+                    self.study.set_user_attr(what, wanted)
             elif found != wanted:
                 key = next(key for key in sorted(found | wanted) if found.get(key) != wanted.get(key))
                 kind = "another search space" if what == "space" else "trials with other settings"
@@ -76,13 +78,16 @@ class Study:
                 )
 
     @contextmanager
-    def _readable(self) -> Iterator[None]:
+    def _kept(self) -> Iterator[None]:
+        """Raises InputError if there is no database, or that of another version of Optuna, or no room."""
         try:
             yield
-        except (SQLAlchemyError, RuntimeError) as error:  # no database, or that of another version of Optuna
-            why = str(getattr(error, "orig", error)).splitlines()[0]
+        except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+            cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+            why = str(getattr(cause, "orig", cause)).splitlines()[0]
             raise InputError(
-                f"{self.path}: no study can be read there ({why}); name another: sweep.study=FILE"
+                f"{self.path}: no study can be kept there ({why}); mend that and run again, or name another: "
+                "sweep.study=FILE"
             ) from None
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -110,16 +115,18 @@ class Study:
     def draw(self) -> Trial:
         """A new trial, which follows from those before it; the first ones are as random, and the same, in each arm."""
         self.study.sampler = TPESampler(seed=len(self.trials()))  # Bergstra et al. 2011
-        return self.study.ask(self.space)
+        with self._kept():
+            return self.study.ask(self.space)
 
     def finish(self, trial: Trial, rungs: dict[int, float], wer: float | None, failed: str = "") -> None:
         """A trial has ended, with a WER on dev in percent, or stopped at the last rung, or failed for a reason."""
-        for step, best in rungs.items():
-            trial.report(best, step)
-        if failed:
-            trial.set_user_attr("reason", failed)
         state = TrialState.FAIL if failed else TrialState.PRUNED if wer is None else TrialState.COMPLETE
-        self.study.tell(trial, wer, state)
+        with self._kept():
+            for step, best in rungs.items():
+                trial.report(best, step)
+            if failed:
+                trial.set_user_attr("reason", failed)
+            self.study.tell(trial, wer, state)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What lies in exp/: which directory is what, how it stands, and which trials they make up.
 
-All of it as markers, locks and lists of cells on disk tell it.
+All of it as markers, locks and lists of cells on disk tell it, and SLURM's queue of what was submitted to it.
 """
 
 import os
@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import failure
+from local import failure, queue
 from local.errors import InputError
 from local.lock import held, lock_of
 from local.marker import damage, digest, read_json, read_marker
@@ -42,7 +42,7 @@ class Tree:
     def __init__(self, exp: Path) -> None:
         if not exp.is_dir():
             raise InputError(f"{exp}: no such folder; expected exp/ of some runs, which ./run.sh makes")
-        self.exp, self._made, self._outdated = exp, {}, {}
+        self.exp, self._made, self._outdated, self._queue = exp, {}, {}, None
 
     def path(self, name: str) -> Path:
         """Where a directory of the configuration lies."""
@@ -66,16 +66,27 @@ class Tree:
         return self._made[name]
 
     def state(self, name: str) -> str:
-        """done, running, failed, stopped, killed or to run: how the directory stands that is to have this name."""
+        """done, running, queued, failed, stopped, killed or to run: how the directory of this name stands."""
         path = self.path(name)
         if "content" in self.made(name):
             return "done"
         if held(lock_of(path)):
             return "running"
+        if (job := queue.remembered(path)) and self._waits(job):
+            return "queued"
         for ended in ("failed", "stopped"):
             if failure.reason(path, ended) is not None:
                 return ended
         return "killed" if Path(f"{path}.partial").exists() else "to run"
+
+    def _waits(self, job: str) -> bool:
+        """Whether a job has not ended; taken for granted where there is no SLURM to ask."""
+        if self._queue is None:
+            try:
+                self._queue = queue.waiting_or_running()
+            except InputError:
+                self._queue = False
+        return self._queue is False or job in self._queue
 
     def outdated(self, name: str) -> str:
         """Why a complete directory, or something that it was made from, is no longer what was written; or empty."""

@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log
 from omegaconf import DictConfig
 
 from local import failure, listing, ranks
-from local.cells import SOME_FAILED, Cells, Killed, values
+from local.cells import SOME_FAILED, Cells, values
 from local.config import plain
 from local.errors import InputError, refusals_reported
 from local.halving import Halving
@@ -77,7 +77,7 @@ class Trials(Cells):
     __module__ = "hydra_plugins.trials"  # the only package from which Hydra takes a sweeper
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run what each arm's study lacks; exit with status SOME_FAILED if there is nothing to show for an arm then."""
+        """Run what each arm's study lacks; exit with status SOME_FAILED if it still lacks something then."""
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
         try:
             with refusals_reported("exp"):
@@ -107,13 +107,16 @@ class Trials(Cells):
             if last == 8:
                 log.info("to run 8 report     %s", cell.dirs.report)
             return
+        short = False
         if first <= 7:
             with alone(path):
-                self.search([Arm(*one) for one in arms])
+                short = self.search([Arm(*one) for one in arms])
         elif not path.exists():
             raise InputError(f"{path}: no such study; run stage 7 (score), which runs the trials, first")
         if last == 8:
             self.report([Arm(*one) for one in arms])
+        if short:
+            sys.exit(SOME_FAILED)
 
     def choices(self, params: Mapping[str, str], arguments: list[str]) -> dict[str, list[str]]:
         """As for any sweep, of what is not searched."""
@@ -136,8 +139,8 @@ class Trials(Cells):
             found.append(([o for o in kept if o not in first.values()], cell, own))
         return found
 
-    def search(self, arms: list[Arm]) -> None:
-        """Draw, run and tell, until no trial is left to run."""
+    def search(self, arms: list[Arm]) -> bool:
+        """Draw, run and tell, until no trial is left to run; return whether an arm has had fewer than it is to have."""
         listed = [self.trial(arm, one.params) for arm in arms for one in arm.study.trials()]
         while batch := [(arm, trial) for arm in arms for trial in arm.next()]:
             cells = [self.trial(arm, trial.params) for arm, trial in batch]
@@ -145,7 +148,7 @@ class Trials(Cells):
             name = f"search-{hashlib.sha256(str(arms[0].study.path).encode()).hexdigest()[:8]}"
             listing.write(listed, name)  # of the leaderboard, which shows what runs
             jobs = [[*arm.overrides, *drawn, *WHOLE] for (arm, _), (drawn, _) in zip(batch, cells, strict=True)]
-            for (arm, trial), (drawn, cell), ended in zip(batch, cells, self.outcomes(jobs), strict=True):
+            for (arm, trial), (drawn, cell), ended in zip(batch, cells, self.outcomes(jobs, apart=True), strict=True):
                 log.info(
                     "search: %s trial %d, %s: %s",
                     arm.name,
@@ -158,21 +161,13 @@ class Trials(Cells):
         if nothing := [arm.name for arm in arms if not arm.study.counts()["finished"]]:
             print(f"error: no trial of {', '.join(nothing)} finished; see exp/log/run.log", file=sys.stderr)
             sys.exit(SOME_FAILED)
+        return any(arm.missing() for arm in arms)
 
     def trial(self, arm: Arm, params: dict) -> tuple[list[str], DictConfig]:
         """The settings that were drawn, without those that others leave without a meaning, and the cell."""
         drawn = spelled(params)
         kept, cell = self.composition.reduced([*arm.overrides, *drawn])
         return [override for override in drawn if override in kept], cell
-
-    def outcomes(self, jobs: list[list[str]]) -> list[JobReturn]:
-        """What became of each job; if a process was killed, of each by itself, to see whose it was."""
-        try:
-            return self.launched(jobs, apart=True)
-        except Killed as error:
-            if len(jobs) == 1:
-                return [JobReturn(jobs[0], status=JobStatus.FAILED, _return_value=error)]
-            return [ended for job in jobs for ended in self.outcomes([job])]
 
     def report(self, arms: list[Arm]) -> None:
         """Of all trials that came to an end; how many each arm had goes with them."""

@@ -77,7 +77,10 @@ def test_the_same_command_runs_nothing_again_and_more_trials_are_added_to_what_t
         (["recognizer.learning_rate=interval(0.001,0.01)"], "a study of none in another search space: recognizer."),
         (["recognizer.frontend_rate=0.1"], "frontend_rate was tag(log,interval(0.05,1.0)), and is one value; give it"),
         (["labels.seed=3", f"sweep.study={STUDY}"], "in trials with other settings: labels.seed was 0, and is 3"),
-        (["sweep.study=output.txt"], "output.txt: no study can be read there (file is not a database); name another"),
+        (
+            ["sweep.study=output.txt"],
+            "output.txt: no study can be kept there (file is not a database); mend that",
+        ),
         (["sweep.study=new.db", "halving.keep=2"], "halving.keep=2 halving.at=[0.25, 0.5]: expected a share"),
         (["sweep.study=new.db", "recognizer.learning_rate=interval(2,1)"], "recognizer.learning_rate=interval(2,1): "),
         (["seed=1,2"], "seed=1,2: a search is over settings of autoencoder, unlabeled, recognizer; give one value"),
@@ -96,7 +99,7 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_others_go_on(tin
     folder = borrow(tiny, tmp_path)
     single = ("recognizer.learning_rate=0.01", "recognizer.frontend_rate=0.1", "recognizer.encoder.dropout=0.1")
     settings = (*SEARCH, "arm=none", *single, "recognizer.stride=4,400", "sweep.trials=4", "sweep.draw=4")
-    output = recipe(folder, *settings)
+    output = recipe(folder, *settings, status=3)
     good, bad = ([t for t in trials(folder, "none") if t.params["recognizer.stride"] == s] for s in ("4", "400"))
     assert good and bad and len(good) + len(bad) == 4
     assert {trial.state for trial in good} == {TrialState.COMPLETE}

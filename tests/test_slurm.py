@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, borrow, recipe
+from tests.conftest import REPOSITORY, borrow, printed, recipe
 from tests.test_leaderboard import board
 
 SLURM = ("hydra/launcher=slurm", "logger=csv")
@@ -45,9 +45,45 @@ def test_a_job_that_could_not_say_why_it_ended_is_a_failed_trial_until_it_is_don
 
 
 def test_a_launcher_that_is_not_installed_is_refused_in_one_line_that_names_those_that_are(tmp_path):
-    output = recipe(tmp_path, "stop_stage=0", "hydra/launcher=submitit_slurm", status=1)
-    assert output.startswith("error: unknown hydra/launcher 'submitit_slurm'; there are: ray, slurm, ")
+    output = recipe(tmp_path, "stop_stage=0", "hydra/launcher=submitit_local", status=1)
+    assert output.startswith("error: unknown hydra/launcher 'submitit_local'; there are: ray, slurm, ")
     assert "joblib" in output and len(output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (["hydra/launcher=submitit_slurm"], "hydra/launcher=submitit_slurm: its jobs are lost with the driver; use "),
+        (["hydra.launcher.sbatch.mem=1G"], "hydra.launcher.sbatch.mem has a meaning with hydra/launcher=slurm only"),
+        (["sweep.trials=3"], "sweep.trials has a meaning with sweep=optuna only; add that"),
+        ([*SLURM, "hydra.launcher.parallel=0"], "hydra.launcher.parallel=0: expected a whole number, 1 or more"),
+        ([*SLURM, "hydra.launcher.poll_seconds=x"], "hydra.launcher.poll_seconds=x: expected a number above 0"),
+        ([*SLURM, "hydra.launcher.before=module load cuda"], "before=module load cuda: expected lines, as ['module "),
+        (["machine.jobs=0"], "machine.jobs=0: expected a whole number, 1 or more"),
+        (["trainer.checkpoint_minutes=null"], "trainer.checkpoint_minutes=None: expected a number above 0"),
+    ],
+)
+def test_a_setting_of_how_it_runs_that_means_nothing_is_refused_in_one_line(tiny, tmp_path, settings, message):
+    folder = borrow(tiny, tmp_path)
+    output = recipe(folder, "stage=5", "stop_stage=5", "arm=none", "seed=1", *settings, status=1, **BARE)
+    assert output.startswith("error: ") and message in output and len(output.splitlines()) == 1
+
+
+def test_a_training_whose_next_job_waits_is_queued_and_is_not_cleaned_up(tiny, tmp_path):
+    folder = borrow(tiny, tmp_path)
+    made = folder / "exp/espeak/labels-all-0/none-12345678"
+    Path(f"{made}.partial/checkpoints").mkdir(parents=True)
+    Path(f"{made}.job").write_text("7\n")
+    squeue = tmp_path / "bin/squeue"
+    squeue.parent.mkdir()
+    path = {"PATH": f"{squeue.parent}:{BARE['PATH']}:/usr/bin:/bin"}
+    for line, state in (("7|score-none|PENDING||Priority\n", "queued"), ("", "killed")):
+        squeue.write_text(f"#!/bin/sh\nprintf '{line}'\n")
+        squeue.chmod(0o755)
+        (row,) = [row for row in printed(folder, "local.ls", "none-12345678", **path).splitlines() if "none-" in row]
+        assert state in row.split()
+        printed(folder, "local.ls", "--clean", "--delete", **path)
+        assert Path(f"{made}.partial").exists() == (state == "queued")
 
 
 def test_without_ray_its_launcher_says_in_one_line_what_to_install(tmp_path):

@@ -21,6 +21,7 @@ from local.errors import InputError
 from local.stage import STAGES, stage_named
 from tests.bench.kills import content, differences
 from tests.conftest import REPOSITORY, TINY, borrow, here, recipe
+from tests.test_leaderboard import board
 
 LONGER = ["autoencoder.updates=40", "recognizer.updates=40", "autoencoder.check_every=5", "recognizer.check_every=5"]
 
@@ -41,6 +42,28 @@ def weights(folder: Path, name: str) -> dict:
 
 def same(expected: dict, found: dict) -> bool:
     return expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_a_cell_whose_process_is_killed_fails_with_its_reason_and_the_others_go_on(tiny, tmp_path):
+    folder, shell = borrow(tiny, tmp_path), tmp_path / "sitecustomize.py"
+    # As if the kernel did it for want of memory, whenever this cell trains.
+    shell.write_text(
+        "import os, signal, threading, time, glob\n"
+        "def watch():\n"
+        "    while True:\n"
+        "        time.sleep(0.02)\n"
+        f"        for lock in glob.glob({str(folder / 'exp/*/*/.none-*.lock')!r}):\n"
+        "            if open(lock).read() == f'process {os.getpid()}, finetune of none seed=2\\n':\n"
+        "                os.kill(os.getpid(), signal.SIGKILL)\n"
+        "threading.Thread(target=watch, daemon=True).start()\n"
+    )
+    settings = ("stage=5", "stop_stage=7", "arm=none", "seed=1,2,3", "logger=csv", "machine.jobs=2")
+    output = recipe(folder, *settings, status=3, PYTHONPATH=f"{tmp_path}:{REPOSITORY}")
+    assert "error: [none seed=2] its process was killed, often for want of memory" in output
+    rows = {row["seed"]: (row["state"], row["reason"].partition(",")[0]) for row in board(folder)}
+    assert rows == {"1": ("done", ""), "2": ("failed", "[none seed=2] its process was killed"), "3": ("done", "")}
+    recipe(folder, *settings)
+    assert {row["state"] for row in board(folder)} == {"done"}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ start=$EPOCHREALTIME
 python -c "import $(IFS=,; echo "${trained[*]}")"
 echo "$start $EPOCHREALTIME" >imports
 cells one hydra/launcher=basic
-cells . hydra/launcher=slurm hydra.launcher.{poll_seconds=1,sbatch.mem=1500M,sbatch.cpus_per_task=1}
+cells . hydra/launcher=slurm hydra.launcher.{sbatch.mem=1500M,sbatch.cpus_per_task=1}
 python - <<'PYTHON'
 import json
 from pathlib import Path
