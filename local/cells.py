@@ -24,10 +24,10 @@ from omegaconf import DictConfig
 
 from local import listing
 from local.composition import Composition
-from local.config import named
+from local.config import check_whole, named
 from local.errors import InputError, refusals_reported
 from local.failure import told
-from local.stage import MAKER, STAGES, cell_name, failed_at, settled, stage_named, stage_number
+from local.stage import MAKER, STAGES, cell_name, failed_at, settled, stage_named, stage_number, stages_of
 
 log = logging.getLogger(__name__)
 # First and last stage: each corpus once, each autoencoder once, each recognizer, the comparison.
@@ -68,8 +68,7 @@ class Cells(Sweeper):
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
         try:
             for key in ("jobs", "shares", "workers"):
-                if type(count := self.config.machine[key]) is not int or count < 1:
-                    raise InputError(f"machine.{key}={count}: expected a whole number, 1 or more")
+                check_whole(f"machine.{key}", self.config.machine[key])
             with refusals_reported("exp/cells"):
                 cells, first, last = self.cells(arguments)
             status = self.run(cells, first, last)
@@ -156,10 +155,10 @@ class Cells(Sweeper):
         try:
             return self.launched(jobs, apart)
         except Killed:
-            if len(jobs) > 1:
-                return [ended for half in _halves(jobs) for ended in self.outcomes(half, apart=True)]
+            if half := len(jobs) // 2:
+                return self.outcomes(jobs[:half], apart=True) + self.outcomes(jobs[half:], apart=True)
             _, cfg = self.composition.reduced(jobs[0])
-            stages = STAGES[stage_number(cfg.stage) : stage_number(cfg.stop_stage) + 1]
+            stages = stages_of(cfg)
             error = Killed(f"[{cell_name(cfg, stages[-1])}] its process")
             failed_at(cfg, stages, str(error))
             return [JobReturn(jobs[0], cfg, status=JobStatus.FAILED, _return_value=error)]
@@ -218,10 +217,6 @@ def _listed(cells: list[Cell], common: set[str]) -> list[Cell]:
     for _, cfg in cells:
         cfg.cells = paths[cfg.dirs.report]
     return [([*overrides, f"cells={cfg.cells}"], cfg) for overrides, cfg in cells]
-
-
-def _halves(jobs: list) -> tuple[list, list]:
-    return jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]
 
 
 def _jobs(cells: list[Cell], stage: str) -> list[Cell]:

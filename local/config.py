@@ -26,7 +26,6 @@ from omegaconf import Container, DictConfig, OmegaConf, open_dict
 from local.errors import InputError
 
 PLACES = ("root", "download_to", "mirror")
-CLUSTERS = ("hydra.launcher.sbatch.", "hydra.launcher.ray.")
 NEEDED = {  # by settings that begin so
     "hydra.launcher.sbatch.": "hydra/launcher=slurm",
     "hydra.launcher.ray.": "hydra/launcher=ray",
@@ -155,6 +154,18 @@ def _known_keys() -> tuple[dict[str, object], dict[str, list[str]]]:
     return keys, groups
 
 
+def check_whole(setting: str, value: object, least: int = 1) -> None:
+    """Raise InputError unless a setting is a whole number, `least` or more."""
+    if type(value) is not int or value < least:
+        raise InputError(f"{setting}={value}: expected a whole number, {least} or more")
+
+
+def check_positive(setting: str, value: object, example: int) -> None:
+    """Raise InputError unless a setting is a number above 0."""
+    if not isinstance(value, int | float) or value <= 0:
+        raise InputError(f"{setting}={value}: expected a number above 0, such as {example}")
+
+
 def check_overrides(overrides: list[str]) -> None:
     """Raise InputError, naming the nearest valid one, for the first unknown key or option among `key=value`s."""
     keys, groups = _known_keys()
@@ -177,7 +188,7 @@ def check_overrides(overrides: list[str]) -> None:
             if value not in there:
                 more = "submitit_local comes with: pip install hydra-submitit-launcher==1.2.0"
                 raise InputError(f"unknown {key} {value!r}; there are: {', '.join(there)}; {more}")
-        if key.startswith(("+", "~", "hydra")) and not key.startswith(CLUSTERS):
+        if key.startswith(("+", "~", "hydra")) and not key.startswith((*NEEDED,)):
             continue
         key = key.partition("@")[0]  # encoder@recognizer.encoder is an option of encoder
         if key not in keys and key not in groups:

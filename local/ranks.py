@@ -28,6 +28,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
 
+from local.config import check_positive, check_whole
 from local.errors import InputError
 from local.stage import cell_name, stage_named
 
@@ -39,16 +40,13 @@ GRACE = 1.0  # seconds in which the others may say what they, too, died of
 def count(cfg: DictConfig) -> int:
     """How many processes share a training."""
     for key in ("devices", "num_nodes"):
-        if type(found := cfg.trainer[key]) is not int or found < 1:
-            raise InputError(f"trainer.{key}={found}: expected a whole number, 1 or more")
+        check_whole(f"trainer.{key}", cfg.trainer[key])
     return cfg.trainer.devices * cfg.trainer.num_nodes
 
 
 def check(cfg: DictConfig) -> None:
     """Raise InputError unless a training can have the devices that it asks for, as far as this machine shows."""
-    minutes = cfg.trainer.checkpoint_minutes
-    if not isinstance(minutes, int | float) or minutes <= 0:
-        raise InputError(f"trainer.checkpoint_minutes={minutes}: expected a number above 0, such as 10")
+    check_positive("trainer.checkpoint_minutes", cfg.trainer.checkpoint_minutes, 10)
     if count(cfg) == 1:
         return
     asked = f"trainer.devices={cfg.trainer.devices} num_nodes={cfg.trainer.num_nodes}"

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from local import cells, failure, ranks, ray, slurm, trials
 from local.config import CONF, check_overrides
 from local.errors import InputError, refusals_reported
-from local.stage import STAGES, cell_name, stage_named, stage_number
+from local.stage import cell_name, stage_named, stages_of
 
 log = logging.getLogger(__name__)
 LOG = Path("exp/log/run.log")  # as in conf/hydra/job_logging
@@ -57,7 +57,7 @@ def main(cfg: DictConfig) -> float | None:
 
 def run_stages(cfg: DictConfig) -> None:
     """Those that the configuration asks for, of one cell."""
-    names = STAGES[stage_number(cfg.stage) : stage_number(cfg.stop_stage) + 1]
+    names = stages_of(cfg)
     if "decode" in names and not cfg.dry_run:
         foresee(cfg)
     for name in names:

@@ -20,8 +20,9 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from local import failure, queue, ranks
+from local.config import check_positive, check_whole
 from local.errors import InputError, refusals_reported
-from local.stage import STAGES, cell_name, failed_at, settled, stage_named, stage_number
+from local.stage import cell_name, failed_at, settled, stage_named, stage_number, stages_of
 
 log = logging.getLogger(__name__)
 LOGS = Path("exp/slurm")
@@ -34,7 +35,7 @@ class Job:
     def __init__(self, cfg: DictConfig, overrides: list[str]) -> None:
         self.cfg, self.overrides = cfg, overrides
         self.returned: JobReturn | None = None
-        self.stages = STAGES[stage_number(cfg.stage) : stage_number(cfg.stop_stage) + 1]
+        self.stages = stages_of(cfg)
         cell = cell_name(cfg, self.stages[-1])
         self.title = f"[{cell}] {' '.join(self.stages)}"
         made = [str(Path.cwd()), *(f"{name} {cfg.dirs[stage_named(name).writes]}" for name in self.stages)]
@@ -136,10 +137,8 @@ class Slurm(Launcher):
     def _check(self) -> None:
         """Raise InputError for settings of the launcher that mean nothing."""
         for name, least in (("parallel", 1), ("retries", 0), ("requeues", 0)):
-            if type(found := getattr(self, name)) is not int or found < least:
-                raise InputError(f"hydra.launcher.{name}={found}: expected a whole number, {least} or more")
-        if not isinstance(self.poll_seconds, int | float) or self.poll_seconds <= 0:
-            raise InputError(f"hydra.launcher.poll_seconds={self.poll_seconds}: expected a number above 0, such as 5")
+            check_whole(f"hydra.launcher.{name}", getattr(self, name), least)
+        check_positive("hydra.launcher.poll_seconds", self.poll_seconds, 5)
         if isinstance(self.before, str):
             raise InputError(f"hydra.launcher.before={self.before}: expected lines, as ['{self.before}']")
 

@@ -53,6 +53,11 @@ def _number(name: str) -> int:
     return STAGES.index(PART_OF.get(name, name))
 
 
+def stages_of(cfg: DictConfig) -> tuple[str, ...]:
+    """The names of those that a configuration asks for, in their order."""
+    return STAGES[stage_number(cfg.stage) : stage_number(cfg.stop_stage) + 1]
+
+
 def cell_name(cfg: DictConfig, stage: str = "") -> str:
     """How log lines name a cell, or what its cells share: its corpus in stages 0 to 2."""
     return f"{cfg.corpus.name}{cfg.machine.part}" if stage in STAGES[:3] else f"{cfg.arm.name} seed={cfg.seed}"

@@ -63,19 +63,18 @@ class Study:
             self.study = optuna.create_study(
                 storage=RDBStorage(f"sqlite:///{path}"), study_name=arm, direction="minimize", load_if_exists=True
             )
-        for what, wanted in about.items():
-            found = self.study.user_attrs.get(what)
-            if found is None:
-                with self._kept():
+            for what, wanted in about.items():
+                found = self.study.user_attrs.get(what)
+                if found is None:
                     self.study.set_user_attr(what, wanted)
-            elif found != wanted:
-                key = next(key for key in sorted(found | wanted) if found.get(key) != wanted.get(key))
-                kind = "another search space" if what == "space" else "trials with other settings"
-                then, now = (one.get(key, "one value") for one in (found, wanted))
-                raise InputError(
-                    f"{path}: a study of {arm} in {kind}: {key} was {then}, and is {now}; give it what it was, or "
-                    "begin another study: sweep.study=FILE"
-                )
+                elif found != wanted:
+                    key = next(key for key in sorted(found | wanted) if found.get(key) != wanted.get(key))
+                    kind = "another search space" if what == "space" else "trials with other settings"
+                    then, now = (one.get(key, "one value") for one in (found, wanted))
+                    raise InputError(
+                        f"{path}: a study of {arm} in {kind}: {key} was {then}, and is {now}; give it what it was, or "
+                        "begin another study: sweep.study=FILE"
+                    )
 
     @contextmanager
     def _kept(self) -> Iterator[None]:

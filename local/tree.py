@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from local import failure, queue
@@ -42,7 +43,7 @@ class Tree:
     def __init__(self, exp: Path) -> None:
         if not exp.is_dir():
             raise InputError(f"{exp}: no such folder; expected exp/ of some runs, which ./run.sh makes")
-        self.exp, self._made, self._outdated, self._queue = exp, {}, {}, None
+        self.exp, self._made, self._outdated = exp, {}, {}
 
     def path(self, name: str) -> Path:
         """Where a directory of the configuration lies."""
@@ -79,14 +80,17 @@ class Tree:
                 return ended
         return "killed" if Path(f"{path}.partial").exists() else "to run"
 
+    @cached_property
+    def _queue(self) -> dict | None:
+        """The jobs that have not ended, by their numbers; None where there is no SLURM to ask."""
+        try:
+            return queue.waiting_or_running()
+        except InputError:
+            return None
+
     def _waits(self, job: str) -> bool:
-        """Whether a job has not ended; taken for granted where there is no SLURM to ask."""
-        if self._queue is None:
-            try:
-                self._queue = queue.waiting_or_running()
-            except InputError:
-                self._queue = False
-        return self._queue is False or job in self._queue
+        """Whether a job has not ended; taken for granted if nobody can tell."""
+        return self._queue is None or job in self._queue
 
     def outdated(self, name: str) -> str:
         """Why a complete directory, or something that it was made from, is no longer what was written; or empty."""

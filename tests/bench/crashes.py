@@ -19,7 +19,8 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from local.config import CONF
-from local.run import STAGES, stage_named  # which also makes torch single-threaded, before it is imported
+from local.run import stage_named  # which also makes torch single-threaded, before it is imported
+from local.stage import STAGES
 from tests.bench.kills import content, differences
 from tests.conftest import TINY
 

@@ -25,7 +25,8 @@ from hydra.types import RunMode
 from local.composition import Composition
 from local.config import CONF, named
 from local.marker import read_marker
-from local.run import STAGES, stage_named  # which also makes torch single-threaded, before it is imported
+from local.run import stage_named  # which also makes torch single-threaded, before it is imported
+from local.stage import STAGES
 from tests.conftest import REPOSITORY, TINY, here
 
 SETTINGS = [*TINY, "logger=csv", "decoder.splits=[dev]"]  # a search reads dev alone
