@@ -52,7 +52,7 @@ class Cells(Sweeper):
 
     __module__ = "hydra_plugins.cells"  # the only package from which Hydra takes a sweeper
 
-    def __init__(self, params: dict[str, str] | list[dict[str, str]]) -> None:
+    def __init__(self, params: dict[str, str] | list[dict[str, str]] | None) -> None:
         self.products = [params] if isinstance(params, Mapping) else params
 
     def setup(self, *, hydra_context, task_function, config: DictConfig) -> None:
@@ -102,6 +102,12 @@ class Cells(Sweeper):
 
     def cells(self, arguments: list[str]) -> tuple[list[Cell], int, int]:
         """All that were asked for, with the first and last stage; writes the list of each report, but for a dry run."""
+        if not self.products:
+            chosen = self.config.hydra.runtime.choices.sweep
+            raise InputError(
+                f"conf/sweep/{chosen}.yaml sets no hydra.sweeper.params, which are the values to sweep; its first line "
+                "is to be '# @package _global_'"
+            )
         products = [self.choices(params, arguments) for params in self.products]
         asked = [list(job) for choices in products for job in itertools.product(*choices.values())]
         cells = [self.composition.reduced(job) for job in asked]

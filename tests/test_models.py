@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 
 from lightning_modules import checkpoint
 from lightning_modules.batch import Batch, Batcher
+from lightning_modules.encoders import lstm
 from lightning_modules.health import health
 from local import archive, audio, manifest
 from local.config import CONF, plain
@@ -156,6 +157,15 @@ def test_padding_changes_no_output(name, data, samples):
         alone, alone_length = call(together.features[i : i + 1, :size], together.lengths[i : i + 1])
         assert int(alone_length[0]) == int(lengths[i])
         torch.testing.assert_close(outputs[i, : int(lengths[i])], alone[0, : int(lengths[i])], atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_rows_that_a_gpu_gets_for_the_sake_of_an_even_number_change_no_output(monkeypatch):
+    encoder = recognizer("arm=none")[0].encoder.eval()
+    x, lengths = torch.randn(3, 40, encoder.forwards[0].input_size), torch.tensor([40, 13, 27])
+    expected = encoder(x, lengths)
+    monkeypatch.setitem(lstm.EVEN, "cpu", 8)
+    torch.testing.assert_close(encoder(x, lengths), expected, atol=1e-6, rtol=0)
 
 
 def test_principal_components_are_those_of_a_singular_value_decomposition(data):

@@ -46,6 +46,22 @@ def test_every_idea_is_tried_once_at_one_hour_of_labels_with_a_seed_of_its_own(t
     assert cfg.seed not in (1, 2, 3) and list(cfg.decoder.splits) == ["dev"]
 
 
+def test_every_objective_is_tried_once_beside_the_baselines(tmp_path):
+    found = Counter(made(tmp_path, 3, "sweep=objectives", "recipe=mini_librispeech"))
+    assert found["pretrain/masked"] >= 15
+    assert {found[f"pretrain/{name}"] for name in ("clustered", "quantized", "variational", "predictive")} == {1}
+    found = Counter(made(tmp_path, 5, "sweep=objectives", "recipe=mini_librispeech"))
+    assert found["mini_librispeech/labels-1-0/none"] == found["mini_librispeech/labels-1-0/random"] == 1
+
+
+def test_a_sweep_without_values_is_refused_in_one_line(tmp_path):
+    output = recipe(tmp_path, "hydra.sweeper.params=null", "stage=5", status=1, tiny=[])
+    assert output == (
+        "error: conf/sweep/default.yaml sets no hydra.sweeper.params, which are the values to sweep; "
+        "its first line is to be '# @package _global_'\n"
+    )
+
+
 def test_longer_has_more_updates_than_none_in_every_recipe_and_is_like_it_otherwise():
     for recipe_name in (path.stem for path in (CONF / "recipe").glob("*.yaml")):
         with initialize_config_dir(str(CONF), version_base="1.3"):

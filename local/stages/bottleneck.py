@@ -26,11 +26,9 @@ def run(cfg, partial) -> list[str]:
 
 def _encode(cfg, splits: list[str], features: Path, partial: Path, final: Path):
     """What the pretrained encoder makes of the features; returns the autoencoder, on its device."""
-    import torch
-
     from lightning_modules import checkpoint
     from lightning_modules.batch import Batcher
-    from lightning_modules.fit import device, place
+    from lightning_modules.fit import device, inference, place
     from local import archive
 
     module, _ = checkpoint.load(autoencoder_path(cfg), features.name)
@@ -38,11 +36,11 @@ def _encode(cfg, splits: list[str], features: Path, partial: Path, final: Path):
     for split in splits:
         data = place(archive.read(features / split, cfg.features.cmvn), cfg.trainer.accelerator)
         batches = Batcher(data, batch_frames=round(200 / data.frame_shift), seed=0).all
-        with archive.Writer(partial / split, final / split, 0) as writer, torch.inference_mode():
+        with archive.Writer(partial / split, final / split, 0) as writer, inference(module):
             speakers = dict(zip(data.ids, data.speakers, strict=True))
             for batch in batches():
                 codes, lengths = module.encode(batch.features, batch.lengths)
-                for key, code, length in zip(batch.ids, codes.cpu().numpy(), lengths.tolist(), strict=True):
+                for key, code, length in zip(batch.ids, codes.float().cpu().numpy(), lengths.tolist(), strict=True):
                     writer.write(key, code[:length], speakers[key])
         archive.join(partial / split, data.frame_shift * module.stride)
     return module

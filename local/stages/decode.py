@@ -89,11 +89,9 @@ def prior(heard: Iterable) -> list[float]:
 
 def log_probabilities(cfg) -> dict[str, dict]:
     """For each split what the recognizer makes of each utterance, sorted by id: [T, 1 + units], float32."""
-    import torch
-
     from lightning_modules import checkpoint
     from lightning_modules.batch import Batcher
-    from lightning_modules.fit import device, place
+    from lightning_modules.fit import device, inference, place
     from local import archive
 
     directory, cmvn = source(cfg)
@@ -103,7 +101,7 @@ def log_probabilities(cfg) -> dict[str, dict]:
     for split in cfg.decoder.splits:
         data = place(archive.read(directory / split, cmvn), cfg.trainer.accelerator)
         heard = {}
-        with torch.inference_mode():
+        with inference(module):
             for batch in Batcher(data, batch_frames=round(200 / data.frame_shift), seed=0).all():
                 put_out, lengths = module(batch.features, batch.lengths)
                 frames = zip(put_out.float().cpu().numpy(), lengths.tolist(), strict=True)
