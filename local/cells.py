@@ -53,7 +53,18 @@ class Cells(Sweeper):
     __module__ = "hydra_plugins.cells"  # the only package from which Hydra takes a sweeper
 
     def __init__(self, params: dict[str, str] | list[dict[str, str]] | None) -> None:
-        self.products = [params] if isinstance(params, Mapping) else params
+        self.params = params
+
+    @property
+    def products(self) -> list[dict[str, str]]:
+        """What is swept; raises InputError if that is nothing."""
+        if not self.params:
+            chosen = self.config.hydra.runtime.choices.sweep
+            raise InputError(
+                f"conf/sweep/{chosen}.yaml sets no hydra.sweeper.params, which are the values to sweep; its first line "
+                "is to be '# @package _global_'"
+            )
+        return [self.params] if isinstance(self.params, Mapping) else self.params
 
     def setup(self, *, hydra_context, task_function, config: DictConfig) -> None:
         """Keep what launching needs; the launcher itself waits until the number of jobs is known."""
@@ -102,12 +113,6 @@ class Cells(Sweeper):
 
     def cells(self, arguments: list[str]) -> tuple[list[Cell], int, int]:
         """All that were asked for, with the first and last stage; writes the list of each report, but for a dry run."""
-        if not self.products:
-            chosen = self.config.hydra.runtime.choices.sweep
-            raise InputError(
-                f"conf/sweep/{chosen}.yaml sets no hydra.sweeper.params, which are the values to sweep; its first line "
-                "is to be '# @package _global_'"
-            )
         products = [self.choices(params, arguments) for params in self.products]
         asked = [list(job) for choices in products for job in itertools.product(*choices.values())]
         cells = [self.composition.reduced(job) for job in asked]

@@ -223,7 +223,7 @@ def test_each_arm_can_be_built_in_each_recipe_and_wide_has_as_many_parameters_as
             assert module.updates == (0 if arm in ("random", "pca") else cfg.autoencoder.updates)
         carried = carried if cfg.recognizer.frontend == "finetuned" else None
         sizes[arm] = sum(p.numel() for p in recognizer(*settings, carried=carried)[0].parameters())
-    assert abs(sizes["wide"] / sizes["masked"] - 1) < 0.02  # on a GPU widths come in steps of 128
+    assert abs(sizes["wide"] / sizes["masked"] - 1) < 0.01
 
 
 def rows(*validations: tuple[float, float, float]) -> list[dict]:

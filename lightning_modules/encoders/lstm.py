@@ -30,8 +30,8 @@ class LSTM(nn.Module):
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Encode; what lies behind `lengths` [B] is undefined."""
-        rows = len(x)
-        if more := -rows % EVEN[x.device.type] if x.device.type in EVEN else 0:
+        rows = x.shape[0]
+        if more := -rows % EVEN.get(x.device.type, 1):
             x, lengths = pad(x, (0, 0, 0, 0, 0, more)), pad(lengths, (0, more))
         batch, frames = x.shape[:2]
         place = torch.arange(frames, device=x.device)
