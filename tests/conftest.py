@@ -1,5 +1,6 @@
 """Small real runs that several tests look at."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ TINY = [
     *("recognizer.updates=4", "recognizer.check_every=2", "recognizer.batch_seconds=20", "corpus.accents=1"),
     *("autoencoder.width=16", "recognizer.width=16", "recognizer.encoder.width=16"),
 ]
+# Its word on being loaded would be among the messages of whichever test loads it.
+logging.getLogger("speechbrain.utils.quirks").setLevel(logging.WARNING)
 SCLITE = shutil.which("sclite", path=f"{os.environ['PATH']}:/usr/lib/sctk/bin")  # the latter is Debian's
 
 
@@ -92,6 +95,13 @@ def tiny(tmp_path_factory) -> Path:
             folder.mkdir()
             (folder / "output.txt").write_text(whole(folder, "arm=none,masked,dense", "seed=1,2"))
     return folder
+
+
+@pytest.fixture
+def own(tiny, tmp_path) -> Path:
+    """A copy of the whole tiny run, to see what changes in it: processes of other tests do not write there."""
+    passing = shutil.ignore_patterns("*.partial*", "*.tmp")
+    return shutil.copytree(tiny, tmp_path / "own", symlinks=True, ignore=passing)
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_the_page_has_every_number_of_the_tables_and_needs_no_network(tiny):
 
 
 def test_the_report_is_the_same_bytes_when_it_is_made_again(tiny, tmp_path):
-    (cells,) = (path for path in (tiny / "exp/cells").glob("*.json") if len(json.loads(path.read_text())) == 6)
+    (cells,) = (tiny / "exp/cells").glob("*.json")
     from local.stages.report import _draw, scored
 
     listed = json.loads(cells.read_text())

@@ -62,25 +62,25 @@ def test_the_bottleneck_is_an_archive_that_kaldiio_reads_at_its_own_frame_rate(t
             assert codes.shape == (-(-len(frames[key]) // stride), 64)
 
 
-def test_a_second_run_changes_no_file_but_logs(tiny):
-    before = files(tiny)
-    output = whole(tiny, "arm=none,masked,dense", "seed=1,2")
-    assert files(tiny) == before
+def test_a_second_run_changes_no_file_but_logs(own):
+    before = files(own)
+    output = whole(own, "arm=none,masked,dense", "seed=1,2")
+    assert files(own) == before
     assert "done already" in output and "masked against none" in output
 
 
-def test_a_dry_run_names_what_one_changed_setting_would_redo_and_does_nothing(tiny):
-    before = files(tiny)
+def test_a_dry_run_names_what_one_changed_setting_would_redo_and_does_nothing(own):
+    before = files(own)
     output = recipe(
-        tiny, "stage=3", "stop_stage=4", "arm=none,masked", "seed=1", "autoencoder.bottleneck=32", "dry_run=true"
+        own, "stage=3", "stop_stage=4", "arm=none,masked", "seed=1", "autoencoder.bottleneck=32", "dry_run=true"
     )
     assert [line.split()[:4] for line in output.splitlines()] == [
         ["to", "run", "3", "pretrain"],
         ["to", "run", "4", "bottleneck"],
     ]
-    output = recipe(tiny, "stage=5", "stop_stage=7", "arm=none,masked", "seed=1", "recognizer.thaw=0", "dry_run=true")
+    output = recipe(own, "stage=5", "stop_stage=7", "arm=none,masked", "seed=1", "recognizer.thaw=0", "dry_run=true")
     assert [line.split()[0] for line in output.splitlines()] == ["done"] * 6
-    assert files(tiny) == before
+    assert files(own) == before
 
 
 def test_three_budgets_times_three_seeds_of_one_arm_make_three_pretrainings(tiny):

@@ -12,10 +12,10 @@ SLURM = ("hydra/launcher=slurm", "logger=csv")
 BARE = {"PATH": str(Path(sys.executable).parent)}  # without sbatch
 
 
-def test_cells_that_are_done_and_dry_runs_need_no_job(tiny):
+def test_cells_that_are_done_and_dry_runs_need_no_job(copy):
     scored = ("stage=5", "stop_stage=7", "arm=none,masked", "seed=1,2", *SLURM)
-    assert recipe(tiny, *scored, **BARE).count("score: done already") == 4
-    dry = recipe(tiny, *scored, "recognizer.updates=5", "dry_run=true", **BARE).splitlines()
+    assert recipe(copy, *scored, **BARE).count("score: done already") == 4
+    dry = recipe(copy, *scored, "recognizer.updates=5", "dry_run=true", **BARE).splitlines()
     assert sum(line.startswith("to run 5 finetune") for line in dry) == 4 and len(dry) == 12
 
 
@@ -97,6 +97,6 @@ def test_without_ray_its_launcher_says_in_one_line_what_to_install(tmp_path):
     assert output == f"error: unknown setting '{typed}'; the nearest is 'hydra.launcher.ray.init.address'\n"
 
 
-def test_the_cells_of_a_sweep_run_one_after_another_with_the_basic_launcher(tiny):
-    output = recipe(tiny, "stage=5", "stop_stage=7", "arm=none,masked", "seed=1,2", "hydra/launcher=basic")
+def test_the_cells_of_a_sweep_run_one_after_another_with_the_basic_launcher(copy):
+    output = recipe(copy, "stage=5", "stop_stage=7", "arm=none,masked", "seed=1,2", "hydra/launcher=basic")
     assert output.count("score: done already") == 4

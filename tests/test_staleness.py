@@ -35,11 +35,10 @@ def test_a_changed_setting_redoes_its_stage_and_those_after_it(tiny, caplog, set
     assert [line.startswith("done") for line in caplog.messages] == [i < expected for i in range(8)]
 
 
-def test_what_a_changed_setting_redoes_leaves_all_that_was_there(tiny, tmp_path, caplog):
-    folder = shutil.copytree(tiny, tmp_path / "job")
-    before = files(folder)
-    here(folder, 0, 7, "arm=none", "recognizer.learning_rate=0.1")
-    after = files(folder)
+def test_what_a_changed_setting_redoes_leaves_all_that_was_there(own, caplog):
+    before = files(own)
+    here(own, 0, 7, "arm=none", "recognizer.learning_rate=0.1")
+    after = files(own)
     assert before.items() <= after.items() and len(after) > len(before)
     assert caplog.text.count("done already") == 3 and caplog.text.count(": done in") == 3
 
