@@ -101,8 +101,10 @@ class Training(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """AdamW; the rate rises over the `warmup` share of the updates and falls linearly to zero."""
-        # Not fused: Lightning does not clip the gradients of a fused optimizer in mixed precision.
-        optimizer = torch.optim.AdamW(self.parameter_groups(), lr=self.learning_rate, weight_decay=0.01)
+        # Fused it takes a third of the time on a CPU; but Lightning does not clip its gradients in mixed precision.
+        optimizer = torch.optim.AdamW(
+            self.parameter_groups(), lr=self.learning_rate, weight_decay=0.01, fused="mixed" not in self.precision_name
+        )
         rise = max(1, round(self.warmup * self.updates))
         fall = max(1, self.updates - rise)
         schedule = torch.optim.lr_scheduler.LambdaLR(
