@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import threading
 import warnings
@@ -23,7 +24,7 @@ from lightning_modules.datamodule import DataModule
 from lightning_modules.history import History
 from lightning_modules.training import Training
 from local.errors import InputError
-from local.frames import Frames
+from local.frames import Frames, OnDisk
 
 # Lightning's advice about worker processes and logging intervals does not fit batches that lie in memory.
 warnings.filterwarnings("ignore", module="pytorch_lightning")
@@ -40,12 +41,28 @@ def device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
 
 
-def place(data: Frames, accelerator: str) -> Frames:
-    """An archive on the training device; its frames in half precision on a GPU, its audio as it is."""
+def _fits(data: Frames, where: torch.device, kind: torch.dtype) -> bool:
+    """Whether an archive takes less than half of this machine's memory, and of what is free on the device."""
+    numbers = int(data.lengths.sum()) * data.width
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    room = torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else machine
+    return numbers * data.frames.dtype.itemsize < machine / 2 and numbers * kind.itemsize < room / 2
+
+
+def place(data: Frames, accelerator: str, held: bool = True) -> Frames:
+    """An archive on the training device; its frames in half precision on a GPU, its audio as it is.
+
+    One that lies on disk is read into memory, if it is to be `held` and fits; or else a part of it for each batch.
+    """
     where = device(accelerator)
     if where.type == "cpu" and accelerator not in ("auto", "cpu"):
         raise InputError(f"trainer.accelerator={accelerator}, but no such device is found; use auto or cpu")
-    kind = torch.float16 if data.frames.is_floating_point() else data.frames.dtype
+    kind = torch.float16 if data.frames.is_floating_point() and where.type == "cuda" else data.frames.dtype
+    if held and isinstance(data, OnDisk):
+        if _fits(data, where, kind):
+            data = data.in_memory()
+        else:
+            log.warning("%d utterances do not fit into memory, and are read for each batch", len(data.ids))
     return data if where.type == "cpu" else data.map(lambda frames: frames.to(where, kind))
 
 

@@ -47,7 +47,7 @@ class History(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         """Collect the loss without waiting for the device."""
-        self.losses.append(outputs["loss"].detach())
+        self.losses.append(outputs["loss"].detach() * trainer.accumulate_grad_batches)  # by which Lightning divides it
         if time.monotonic() - self.line > LINE_EVERY:
             self._say(trainer, f"loss {float(self.losses[-1]):.4f}")
 

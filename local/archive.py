@@ -31,7 +31,8 @@ from local.marker import write_atomically
 class Writer:
     """One shard of an archive, written into `partial`; its scp lines name `final`, where `partial` will be.
 
-    Its files get their names when the shard is complete, utt2num_frames last: killed before, it is not `done`.
+    Its files get their names when the shard is complete, utt2num_frames last: killed before, it is not `done`. What
+    they say of utterances is in byte order, as in Kaldi, whatever order these were written in.
     """
 
     def __init__(self, partial: Path, final: Path, number: int) -> None:
@@ -54,6 +55,8 @@ class Writer:
             return
         names = [f"{name}.{self.number}.ark" for name in self.arks]
         for name, lines in reversed(self.tables.items()):
+            if name != "left_out":
+                lines.sort()
             names.append(f"{name}.{self.number}")
             self._aside(names[-1]).write_text("".join(lines), encoding="utf-8")
         for name in names:

@@ -14,6 +14,9 @@ from local.errors import InputError
 _FLAC = re.compile(r"flac\s+-c\s+-d\s+-s\s+(\S+)\s*\|")
 _SPH2PIPE = re.compile(r"(?:\S*/)?sph2pipe\s+(?:-f\s+wav\s+)?(?:-p\s+)?(?:-c\s+1\s+)?(\S+)\s*\|")
 
+# What a file that is no audio is answered with: TypeError if it is called x.raw, ValueError if its name cannot be one.
+FAILED = (soundfile.LibsndfileError, OSError, TypeError, ValueError)
+
 
 def path_of(entry: str) -> str:
     """The file behind one `wav.scp` entry, which is a path or one of the two standard commands."""
@@ -51,14 +54,14 @@ def header(path: str | Path) -> Header:
         with open(path, "rb", buffering=0) as file:
             head = file.read(42)
         fields = int.from_bytes(head[18:26])
-        if len(head) == 42 and head[:4] == b"fLaC" and (frames := fields & (1 << 36) - 1):
+        if len(head) == 42 and head[:4] == b"fLaC" and (frames := fields & (1 << 36) - 1) and fields >> 44:
             digest = head[26:].hex() if any(head[26:]) else ""
             return Header(fields >> 44, (fields >> 41 & 7) + 1, frames, digest)
         info = soundfile.info(str(path))
         if cut := _cut(path, info):
             raise InputError(f"{path}: cut short ({cut}), expected what its header says; restore or remove it")
         return Header(info.samplerate, info.channels, info.frames)
-    except (soundfile.LibsndfileError, OSError) as error:
+    except FAILED as error:
         size = Path(path).stat().st_size if Path(path).exists() else None
         found = "the file is missing" if size is None else "the file is empty" if size == 0 else str(error)
         raise InputError(f"{path}: unreadable audio ({found}); restore or remove it") from None
@@ -110,7 +113,7 @@ def read(
             file.seek(first)
             count = -1 if duration is None else round((start + duration) * rate) - first
             samples = file.read(count, dtype="float32")
-    except (soundfile.LibsndfileError, OSError) as error:
+    except FAILED as error:
         raise InputError(f"{path}: audio does not decode ({error}); restore or remove it") from None
     if rate == sample_rate:
         return samples

@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from omegaconf import DictConfig
 
 from local.audio import sixteen_bit
 from local.errors import InputError
@@ -103,6 +104,21 @@ def audio_leaks(directories: dict[str, list[Path]], allowed: list[str], scratch:
                 for _, key, value in rows(path) if path.exists() else ():
                     ledger.add(split, Utterance(key, "", "", 0.0), digest=value)
         return leaks(shared(ledger, ("audio",)), allowed)
+
+
+def check_unlabeled(cfg: DictConfig, partial: Path) -> None:
+    """Raise InputError if another corpus, on which an arm is pretrained, has audio that this one measures errors on.
+
+    A corpus was compared with itself in stage 2. `partial` is the directory that a stage fills.
+    """
+    unlabeled, data, features = (Path(cfg.dirs[key]) for key in ("unlabeled", "data", "features"))
+    if unlabeled == features:
+        return
+    split = cfg.unlabeled.split
+    places = {name: [data / name, features / name] for name in splits(data) if held_out(name)}
+    places["pretrain"] = [unlabeled.parent / split, unlabeled / split]
+    if errors := audio_leaks(places, cfg.corpus.allow_overlap, partial / "ledger.tmp"):
+        raise InputError("\n".join(f"unlabeled.features={unlabeled}: {line}" for line in errors))
 
 
 def sentences_of(text: Path, setting: str = "lm.text") -> Iterator[str]:

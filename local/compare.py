@@ -111,6 +111,8 @@ def verdict(args: argparse.Namespace) -> dict:
     for name, paths in map(named, args.systems):
         if name in systems:
             raise InputError(f"{name}: two systems of this name; call them NAME=FILE, or part one's seeds by commas")
+        if len({path.resolve() for path in paths}) < len(paths):
+            raise InputError(f"{name}: one file as several seeds, which says no more than once; name each seed's own")
         ops, missing = [], 0
         for path in paths:
             found = texts(path, "hyp")

@@ -100,12 +100,15 @@ def unnamed(cfg: DictConfig) -> DictConfig:
 
 
 def make(settings, **more):
-    """Instantiate `settings` with plain containers; an InputError from a constructor comes out as it is."""
+    """Instantiate `settings` with plain containers; raises InputError if its constructor does, or cannot take them."""
     try:
         return instantiate(settings, **more, _convert_="all", _recursive_=False)
     except InstantiationException as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
+        if isinstance(error.__cause__, TypeError | ValueError):  # as of a setting that is null, and must not be
+            target = settings["_target_"].rpartition(".")[2]
+            raise InputError(f"{target}: {error.__cause__}; look at what is set of it") from None
         raise
 
 
@@ -200,6 +203,8 @@ def check_overrides(overrides: list[str]) -> None:
                 raise InputError(
                     f"unknown {key} {option!r}; the nearest is {near!r} (there are: {', '.join(groups[key])})"
                 )
+        if isinstance(keys.get(key), list) and not re.match(r"\[|null$|\$\{|\w+\(", value):
+            raise InputError(f"{key}={value}: expected a list, as [{value}]")
         number = isinstance(keys.get(key), int | float) and not isinstance(keys.get(key), bool)
         for one in value.split(",") if number else []:
             if not re.fullmatch(r"[-+.\deE]+|null|\$\{.*\}|.*[()].*", one.strip()):

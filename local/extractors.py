@@ -16,8 +16,8 @@ class Extractor(ABC):
     def __init__(self, sample_rate: int, win_length: int, hop_length: int) -> None:
         self.stft = {"sample_rate": sample_rate, "win_length": win_length, "hop_length": hop_length}
         self.sample_rate = sample_rate
-        self.window = sample_rate * win_length // 1000
-        self.hop = sample_rate * hop_length // 1000
+        self.window, self.hop = (round(sample_rate / 1000 * size) for size in (win_length, hop_length))
+        self.fft = max(400, self.window)  # SpeechBrain's, which is a window of 25 ms at 16 kHz
         self.frame_shift = hop_length / 1000
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
@@ -48,7 +48,7 @@ class Fbank(Extractor):
         """SpeechBrain's."""
         from speechbrain.lobes.features import Fbank
 
-        return Fbank(**self.stft, n_mels=self.n_mels)
+        return Fbank(**self.stft, n_mels=self.n_mels, n_fft=self.fft)
 
     def frames(self, samples, lengths):
         """See the base."""
@@ -71,7 +71,8 @@ class MFCC(Fbank):
         """SpeechBrain's."""
         from speechbrain.lobes.features import MFCC
 
-        return MFCC(**self.stft, n_mels=self.n_mels, n_mfcc=self.n_mfcc, deltas=True, context=False)
+        sizes = {"n_mels": self.n_mels, "n_mfcc": self.n_mfcc, "n_fft": self.fft}
+        return MFCC(**self.stft, **sizes, deltas=True, context=False)
 
     def frames(self, samples, lengths):
         """See the base; for the derivatives, an utterance's last frame goes on behind its end."""

@@ -47,9 +47,9 @@ class Frames:
 
 @dataclass(frozen=True)
 class OnDisk(Frames):
-    """An archive of which nothing stays in memory, for one of several processes that share a training.
+    """An archive of which nothing stays in memory: it does not fit, or several processes share a training.
 
-    Any of them may come to need any utterance, and reads those of its own rows of a batch when it cuts them; the
+    Any of these may come to need any utterance, and reads those of its own rows of a batch when it cuts them; the
     operating system keeps one copy of the files for all processes of a machine. `frames` [0, width] is empty, and
     `offsets` have no meaning. `into(key, out)` reads an utterance, of `sizes[key]` frames, into an array, and
     `change` is what `map` was given.

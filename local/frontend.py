@@ -27,4 +27,6 @@ def checkpoint_path(cfg: DictConfig) -> Path | None:
         return None
     if cfg.dirs.pretrain is None:
         raise InputError(f"recognizer.frontend=finetuned: arm {cfg.arm.name} has no encoder to fine-tune; use frozen")
+    if "trained" not in cfg.autoencoder:
+        raise InputError(f"recognizer.frontend=finetuned: {cfg.autoencoder.name} learns by no gradients; use frozen")
     return autoencoder_path(cfg)

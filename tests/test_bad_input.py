@@ -132,6 +132,20 @@ def test_the_two_standard_commands_are_read_as_their_files(entry, path):
     assert audio.path_of(entry) == path
 
 
+@pytest.mark.parametrize("name, head", [("a.raw", b"12345678"), ("a\0.wav", None), ("a.flac", b"fLaC")])
+def test_what_libsndfile_cannot_even_try_is_unreadable_audio(tmp_path, name, head):
+    if name == "a.flac":  # at 0 Hz
+        soundfile.write(tmp_path / name, speech(1), 16000)
+        head = bytearray((tmp_path / name).read_bytes())
+        head[18:20], head[20] = bytes(2), head[20] & 15
+    if head:
+        (tmp_path / name).write_bytes(head)
+    with pytest.raises(InputError, match="unreadable audio"):
+        audio.header(tmp_path / name)
+    with pytest.raises(InputError, match="does not decode"):
+        audio.read(tmp_path / name, 16000)
+
+
 def test_more_labels_than_there_are_is_refused():
     utterances = [manifest.Utterance(f"a-{i}", "a", "x", 10.0, "HI") for i in range(3)]
     with pytest.raises(InputError, match="1 h asked for, but there are 0.008 h"):
@@ -183,6 +197,11 @@ def test_a_test_transcript_outside_the_units_is_found_before_training(corpus):
             ["arm=dense", "autoencoder.activation=x", "stage=3", "stop_stage=3"],
             "autoencoder.activation=x: expected relu",
         ),
+        (["arm=pca", "recognizer.frontend=finetuned"], "frontend=finetuned: pca learns by no gradients; use frozen"),
+        (["arm=masked", "unlabeled.split=test", "stage=3"], "unlabeled.split=test: errors are measured on that"),
+        (["decoder=lexicon", "decoder.lm_weight=1.0"], "decoder.lm_weight=1.0: expected a list, as [1.0]"),
+        (["recognizer.time_mask=null"], "CTC: CTC.__init__() missing 1 required keyword-only argument: 'time_mask'"),
+        (["recognizer.encoder.layers=0"], "encoder.layers=0: expected a whole number, 1 or more"),
         (["labels.hours=0"], "hours=0, expected a positive number or all"),
         (["labels.hours=most"], "hours='most', expected a positive number or all"),
         (["recognizer.updates=many"], "recognizer.updates=many: expected a number"),

@@ -186,6 +186,23 @@ def spoil(corpus: Path, split: str) -> None:
     edit(corpus / "mine" / split / "text", f"s{number}-1 hello there {split}", f"s{number}-1 ...")
 
 
+def test_what_is_measured_on_is_not_pretrained_on_by_way_of_another_corpus(corpus):
+    theirs = shutil.copytree(corpus / "mine", corpus / "theirs")
+    shutil.copy(theirs / "test/0.wav", theirs / "pretrain/0.wav")
+    for split in ("pretrain", "train", "dev", "test"):
+        edit(theirs / split / "wav.scp", f"{corpus}/mine/", f"{corpus}/theirs/")
+    for split in ("dev", "test"):  # of theirs, what they measure on is something else
+        for number in range(3):
+            soundfile.write(theirs / split / f"{number}.wav", speech(1, 70 + number + 10 * len(split)), 16000)
+    settings = ["corpus=kaldi", "machine.workers=1", "arm=masked", "autoencoder.updates=0"]
+    here(corpus, 1, 2, *settings, f"corpus.root={theirs}", "corpus.name=theirs", tiny=[])
+    (features,) = corpus.glob("data/theirs-*/fbank-*")
+    more = [*settings, f"corpus.root={corpus}/mine", f"unlabeled.features={features.relative_to(corpus)}"]
+    with pytest.raises(InputError, match="pretrain and test share 1 audio, such as .*s0-0"):
+        here(corpus, 1, 3, *more, tiny=[])
+    assert not list(corpus.glob("exp/pretrain/*/"))
+
+
 def test_what_is_broken_is_left_out_and_recorded_if_that_is_wanted(corpus, caplog):
     spoil(corpus, "dev")
     assert len(refusal(corpus).splitlines()) == 2

@@ -111,6 +111,11 @@ def test_what_cannot_be_compared_is_one_line(files, name, text, message):
     assert output.startswith(f"error: {message}") and output.count("\n") == 1
 
 
+def test_one_file_is_not_several_seeds(files):
+    output = compared(files, "ref.trn", "good=good.trn", "poor=poor.trn,./poor.trn", status=1)
+    assert output == "error: poor: one file as several seeds, which says no more than once; name each seed's own\n"
+
+
 def test_scores_on_other_references_are_refused(files, tiny):
     dev, test = (next(tiny.glob(f"exp/espeak/*/none-*/greedy-*/score/{split}")) for split in ("dev", "test"))
     assert "is not in" in compared(files, dev, test, status=1)

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,8 @@ def test_augmented_rows_are_those_of_the_augmented_batch(stored, folders, labels
 def test_an_archive_on_disk_gives_the_batches_of_one_in_memory_and_holds_none(tiny, stored, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tiny)
     (features,) = tiny.glob("data/espeak-*/fbank-*")
-    held, disk = (place(archive.read(features / "train", "utterance", held=h), "auto") for h in (True, False))
+    read = archive.read(features / "train", "utterance", held=False)
+    held, disk = (place(read, "auto", held) for held in (True, False))
     assert disk.frames.numel() == 0 and disk.width == held.width
     for one, other in zip(*(Batcher(each, 3000, 1, crop=100).all() for each in (held, disk)), strict=True):
         assert torch.equal(one.features, other.features)
@@ -72,6 +74,15 @@ def test_an_archive_on_disk_gives_the_batches_of_one_in_memory_and_holds_none(ti
     assert ours.ids == theirs.ids and torch.equal(ours.features, theirs.features)
     ours, theirs = (audio_batcher(stored("fbank"), crop=150, held=held) for held in (True, False))
     assert torch.equal(ours.at(1).features, theirs.at(1).features)
+
+
+def test_an_archive_that_does_not_fit_stays_on_disk_and_that_is_said(tiny, monkeypatch, caplog):
+    monkeypatch.chdir(tiny)
+    (features,) = tiny.glob("data/espeak-*/fbank-*")
+    read = archive.read(features / "train", "utterance", held=False)
+    assert place(read, "auto").frames.numel() and not caplog.messages
+    assert not place(replace(read, lengths=10**9 * read.lengths), "auto").frames.numel()
+    assert f"{len(read.ids)} utterances do not fit into memory" in caplog.text
 
 
 def step(module: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:

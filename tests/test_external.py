@@ -7,10 +7,13 @@ from pathlib import Path
 import kaldiio
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
 from local import archive
 from local.archive import frame_shift
+from local.config import CONF
 from local.errors import InputError
+from local.stages.finetune import _aligned
 from tests.conftest import borrow, here
 
 SPLITS = ("pretrain", "train", "dev", "test")
@@ -59,6 +62,19 @@ def test_features_of_another_toolkit_go_through_to_a_score(tiny, job, monkeypatc
         for key, offset, count in zip(read.ids, read.offsets.tolist(), read.lengths.tolist(), strict=True):
             rounded = 0.5 if split == "test" else 0  # theirs is compressed there
             assert np.allclose(read.frames[offset : offset + count], expected[key][::2, :-1], atol=rounded)
+
+
+def test_what_can_be_aligned_is_asked_of_what_they_have_of_an_utterance(job, monkeypatch):
+    frames = kaldiio.load_mat((job / "theirs/train/feats.scp").read_text().split()[1])
+    key = spoil(job, "train", 0, other(job, "short", frames[:-3]))
+    run(job, 4)
+    monkeypatch.chdir(job)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [*settings(job), "seed=1"])
+    labels = [([1, 2] * len(frames))[: -(-len(frames) // 2)]]  # as many as all of its frames can take
+    assert _aligned(cfg, Path(cfg.dirs.features) / "train", [key], labels, 2) == [0]
+    with pytest.raises(InputError, match="CTC can align none of 1"):
+        _aligned(cfg, Path(cfg.dirs.bottleneck) / "train", [key], labels, 2)
 
 
 def test_one_scp_may_hold_all_splits(job, caplog):

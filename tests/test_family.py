@@ -169,6 +169,8 @@ def test_clusters_are_those_of_hidden_clean_frames_and_their_means_are_near(data
     distances = ((groups[:, None] - module.means.double().numpy()) ** 2).sum(2)
     labels = module.labels(batch.features)
     assert labels[0, : len(groups)].tolist() == distances.argmin(1).tolist()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(module.labels(batch.features), labels)
     assert distances.min(1).mean() < 0.9 * ((groups - groups.mean(0)) ** 2).sum(1).mean()  # or they would say nothing
     cells = torch.zeros_like(batch.features, dtype=torch.bool)
     cells[0, 3:13] = True  # of the groups of four, the second and the third are hidden whole

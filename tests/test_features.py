@@ -107,6 +107,22 @@ def files(directory: Path) -> dict[str, bytes]:
     return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
+@pytest.mark.parametrize(
+    "rate, window, hop", [(16000, 32, 10), (22050, 25, 15), (11025, 25, 10), (48000, 25, 10), (8000, 25, 10)]
+)
+def test_a_tone_is_where_it_belongs_at_any_rate_and_window(rate, window, hop):
+    stft = {"sample_rate": rate, "win_length": window, "hop_length": hop}
+    tone = (0.1 * np.sin(2 * np.pi * 1000 / rate * np.arange(rate + 77))).astype(np.float32)
+    count = 1 + len(tone) // round(rate * hop / 1000)
+    bands = Fbank(n_mels=40, **stft)(tone)
+    mel = np.linspace(0, 2595 * np.log10(1 + rate / 2 / 700), 42)[1:-1]
+    assert abs(700 * (10 ** (mel[bands.mean(0).argmax()] / 2595) - 1) - 1000) < 100 and bands.shape == (count, 40)
+    bins = Spectrogram(**stft)(tone)
+    assert abs(bins.mean(0).argmax() * rate / round(rate * window / 1000) - 1000) < 50 and len(bins) == count
+    assert MFCC(n_mels=40, n_mfcc=13, **stft)(tone).shape == (count, 39)
+    assert Waveform(**stft)(tone).shape == (count, round(rate * window / 1000))
+
+
 def test_features_of_audio_that_was_never_whole_are_refused_and_all_of_it_is_listed(tmp_path):
     paths = kaldi_directory(tmp_path / "dev", 5, 1.0)
     soundfile.write(paths[0], np.zeros(16000), 16000)

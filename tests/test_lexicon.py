@@ -14,6 +14,7 @@ import torch
 from local.errors import InputError
 from local.ngram import vocabulary
 from tests.conftest import REPOSITORY, borrow, here
+from tests.test_models import configuration
 
 UNITS = " AB"
 SENTENCES = ["A BA", "A AB", "BA BA", "A BA AB", "AB"] * 3
@@ -75,6 +76,13 @@ def best_paths(frames: torch.Tensor) -> dict[str, float]:
         score = sum(frames[i, label].item() for i, label in enumerate(path))
         found[" ".join(text.split())] = max(score, found.get(" ".join(text.split()), -math.inf))
     return found
+
+
+def test_a_model_of_what_another_archive_holds_is_another_model():
+    found = [
+        configuration("decoder=lexicon", *more).dirs.lm for more in ((), ("features=mfcc",), ("features.store=audio",))
+    ]
+    assert len({*found}) == 3  # stage 2 may have left out utterances, whose transcripts the model then lacks
 
 
 @needs_kenlm

@@ -265,6 +265,17 @@ def test_a_loss_that_is_not_finite_names_step_and_utterances(data, monkeypatch):
         module.training_step(batch, 0)
 
 
+def test_an_utterance_that_cannot_be_aligned_is_left_out_of_devs_loss_alone(data):
+    module = recognizer("arm=none")[0].eval()
+    labels = [[1] * 1000, *data[1][1:]]
+    batch = Batcher(data[0], 2000, seed=1, labels=labels).cut([0, 1], None)
+    frames, lengths = module(batch.features, batch.lengths)
+    others = module.ctc(frames[1:], lengths[1:], Batcher(data[0], 2000, seed=1, labels=labels).cut([1], None))
+    assert module.ctc(frames, lengths, batch).isfinite() and others > 0
+    module.train()
+    assert module.ctc(frames, lengths, batch).isinf()
+
+
 def test_masked_cells_alone_are_scored_and_spans_have_their_length(data):
     module, _ = autoencoder("masked", "autoencoder.band=0")
     batch = Batcher(data[0], 20000, seed=1).at(0)

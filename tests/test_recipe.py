@@ -60,6 +60,9 @@ def test_the_bottleneck_is_an_archive_that_kaldiio_reads_at_its_own_frame_rate(t
         frames = kaldiio.load_scp(str(features))
         for key, codes in kaldiio.load_scp(str(scp)).items():
             assert codes.shape == (-(-len(frames[key]) // stride), 64)
+        for table in ("feats.scp", "utt2spk", "utt2num_frames"):  # as Kaldi wants them
+            lines = (scp.parent / table).read_bytes().splitlines()
+            assert lines == sorted(lines) and len(lines) > 3
 
 
 def test_a_second_run_changes_no_file_but_logs(own):

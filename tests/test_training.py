@@ -1,5 +1,7 @@
 """What every training does, whatever it trains: parts of a batch, averaged weights, rates by layer, word pieces."""
 
+import json
+
 import pytest
 import sentencepiece
 import torch
@@ -76,6 +78,10 @@ def test_a_batch_too_large_for_memory_names_the_setting_or_is_taken_in_parts(dat
         trained(dense(), data[0], tmp_path / "refused")
     found = trained(dense(), data[0], tmp_path / "parts", auto_batch=True)
     assert "each batch is taken in 4 parts" in caplog.text
+    losses = [
+        [row["loss"] for row in json.loads((tmp_path / one / "history.json").read_text())] for one in ("whole", "parts")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-3)
     monkeypatch.setattr(Dense, "training_step", full_at(0.1))

@@ -53,9 +53,10 @@ class Clustered(Masked):
         return self.decoder["frames"](codes).reshape(len(codes), codes.shape[1] * self.stride, -1)
 
     def labels(self, features: torch.Tensor) -> torch.Tensor:
-        """The cluster of each group of frames, [B, T, D] to [B, T / stride]."""
+        """The cluster of each group of frames, [B, T, D] to [B, T / stride]; in full precision, or some get another."""
         groups = self.grouped(features.float())
-        return (groups @ self.means.T - self.means.square().sum(1) / 2).argmax(2)
+        with torch.autocast(groups.device.type, enabled=False):
+            return (groups @ self.means.T - self.means.square().sum(1) / 2).argmax(2)
 
     def beside(self, codes: torch.Tensor, cells: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """The weighted cross-entropy of what is hidden."""

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
+from local.config import check_whole
+
 # On a GPU, in half precision, cuDNN keeps the weights of a layer on the chip where its width is a multiple of 128 and
 # the rows are one of 8; otherwise it launches kernels for each frame. How much that is: python -m tests.bench.lstm
 EVEN = {"cuda": 8}
@@ -21,6 +23,7 @@ class LSTM(nn.Module):
 
     def __init__(self, input_dim: int, width: int, layers: int, dropout: float) -> None:
         super().__init__()
+        check_whole("encoder.layers", layers)
         sizes = [input_dim] + [2 * width] * (layers - 1)
         self.forwards = nn.ModuleList(nn.LSTM(size, width, batch_first=True) for size in sizes)
         self.backwards = nn.ModuleList(nn.LSTM(size, width, batch_first=True) for size in sizes)

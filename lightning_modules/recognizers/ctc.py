@@ -88,10 +88,11 @@ class CTC(Training):
         return self.output(self.encoder(hidden, lengths)).log_softmax(2), lengths
 
     def ctc(self, log_probabilities: torch.Tensor, lengths: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The CTC loss of a batch, by label."""
+        """The CTC loss of a batch, by label; nothing for what cannot be aligned, which training leaves out before."""
         loss = nn.functional.ctc_loss(
-            log_probabilities.float().transpose(0, 1), batch.labels, lengths, batch.label_lengths, reduction="sum"
-        )
+            log_probabilities.float().transpose(0, 1), batch.labels, lengths, batch.label_lengths, reduction="sum",
+            zero_infinity=not self.training,
+        )  # fmt: skip
         return self.total(loss) / self.total(batch.label_lengths.sum())
 
     def augment(self, features: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ Beside them what they hold on dev, `quality.json` and `reconstruction.png`.
 import json
 from pathlib import Path
 
+from local import audit
 from local.frontend import autoencoder_path
 from local.stage import stage
 
@@ -31,10 +32,11 @@ def _encode(cfg, splits: list[str], features: Path, partial: Path, final: Path):
     from lightning_modules.fit import device, inference, place
     from local import archive
 
+    audit.check_unlabeled(cfg, partial)  # it may have been pretrained for another corpus
     module, _ = checkpoint.load(autoencoder_path(cfg), features.name)
     module.to(device(cfg.trainer.accelerator))
     for split in splits:
-        data = place(archive.read(features / split, cfg.features.cmvn), cfg.trainer.accelerator)
+        data = place(archive.read(features / split, cfg.features.cmvn, held=False), cfg.trainer.accelerator)
         batches = Batcher(data, batch_frames=round(200 / data.frame_shift), seed=0).all
         with archive.Writer(partial / split, final / split, 0) as writer, inference(module):
             speakers = dict(zip(data.ids, data.speakers, strict=True))

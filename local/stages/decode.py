@@ -99,7 +99,7 @@ def log_probabilities(cfg) -> dict[str, dict]:
     module.to(device(cfg.trainer.accelerator))
     found = {}
     for split in cfg.decoder.splits:
-        data = place(archive.read(directory / split, cmvn), cfg.trainer.accelerator)
+        data = place(archive.read(directory / split, cmvn, held=False), cfg.trainer.accelerator)
         heard = {}
         with inference(module):
             for batch in Batcher(data, batch_frames=round(200 / data.frame_shift), seed=0).all():

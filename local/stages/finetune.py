@@ -43,16 +43,17 @@ def run(cfg, partial) -> list[str]:
     ids = {split: [u.id for u in utterances] for split, utterances in texts.items()}
     asked = augmentation.asked(cfg, "recognizer")
     audio = Audio(directory / "train", cmvn, make(plain(cfg, "features")["extractor"])) if asked else None
-    held = ranks.count(cfg) == 1
-    dev = archive.read(directory / "dev", cmvn, ids["dev"], held)
-    train = audio.read(ids["train"], held) if audio else archive.read(directory / "train", cmvn, ids["train"], held)
+    held = ranks.count(cfg) == 1  # of several processes each reads its own rows
+    dev = archive.read(directory / "dev", cmvn, ids["dev"], held=False)
+    own = directory / "train", cmvn, ids["train"]
+    train = audio.read(ids["train"], held=False) if audio else archive.read(*own, held=False)
     input_stride = round(dev.frame_shift / archive.frame_shift(Path(cfg.dirs.features) / "train"))
-    kept = _aligned(cfg, ids["train"], labels["train"], input_stride)
+    kept = _aligned(cfg, directory / "train", ids["train"], labels["train"], input_stride)
     dropped = len(labels["train"]) - len(kept)
     train, labels["train"] = train.select(kept), [labels["train"][i] for i in kept]
     module, settings = _recognizer(cfg, dev.width, input_stride)
-    train = batcher(module, place(train, cfg.trainer.accelerator), labels["train"], crop=False, audio=audio)
-    dev = batcher(module, place(dev, cfg.trainer.accelerator), labels["dev"], crop=False)
+    train = batcher(module, place(train, cfg.trainer.accelerator, held), labels["train"], crop=False, audio=audio)
+    dev = batcher(module, place(dev, cfg.trainer.accelerator, held), labels["dev"], crop=False)
     with logger.opened(cfg, partial, "finetune") as run_logger:
         title, more = f"{cell_name(cfg)} finetune", {"watch": Halving(cfg)} if cfg.halving else {}
         summary = fit(module, train, dev, partial, title, run_logger, dict(cfg.trainer), **more)
@@ -67,13 +68,17 @@ def run(cfg, partial) -> list[str]:
     return augmentation.files(asked)
 
 
-def _aligned(cfg, ids: list[str], labels: list[list[int]], input_stride: int) -> list[int]:
-    """Which utterances CTC can align, at the fastest speed too; the same in arms whose input does not change speed."""
+def _aligned(cfg, directory: Path, ids: list[str], labels: list[list[int]], input_stride: int) -> list[int]:
+    """Which utterances CTC can align, at the fastest speed too; the same in arms whose input does not change speed.
+
+    `directory` is what the recognizer reads, of which another toolkit may have made a little less.
+    """
     from local import archive
 
     frames = archive.lengths(Path(cfg.dirs.features) / "train", ids)
     frames = augmentation.fewest(frames, plain(cfg, "recognizer")["augmentation"])
-    frames = [-(-count // input_stride) for count in frames]
+    there = archive.lengths(directory, ids)
+    frames = [min(-(-count // input_stride), size) for count, size in zip(frames, there, strict=True)]
     log.info("[%s] finetune: %s", cell_name(cfg), feasibility(labels, frames, input_stride))
     kept = aligned(labels, frames, cfg.recognizer.stride // input_stride)
     if not kept:

@@ -3,13 +3,17 @@
 import json
 from pathlib import Path
 
-from local import augmentation, logger, ranks
+from local import audit, augmentation, logger, ranks
 from local.config import make, plain
+from local.errors import InputError
 from local.labels import subset
+from local.manifest import held_out
 from local.stage import cell_name, stage
 
 
 def _check(cfg) -> None:
+    if held_out(cfg.unlabeled.split):
+        raise InputError(f"unlabeled.split={cfg.unlabeled.split}: errors are measured on that; use pretrain or train")
     augmentation.check(cfg, "autoencoder")
     ranks.check(cfg)
     logger.check(cfg)
@@ -24,19 +28,20 @@ def run(cfg, partial) -> list[str]:
     from local import archive, manifest
 
     unlabeled = Path(cfg.dirs.unlabeled)
+    audit.check_unlabeled(cfg, partial)
     source = unlabeled / cfg.unlabeled.split, cfg.unlabeled.cmvn
     there = manifest.read_archived(unlabeled.parent / cfg.unlabeled.split, source[0])
     utterances = subset(there, cfg.unlabeled.hours, seed=0)
     ids = [u.id for u in utterances]
     asked = augmentation.asked(cfg, "autoencoder")
     audio = Audio(*source, make(plain(cfg, "features")["extractor"])) if asked else None
-    held = ranks.count(cfg) == 1
-    train = audio.read(ids, held) if audio else archive.read(*source, ids, held)
-    dev = archive.read(unlabeled / "dev", cfg.unlabeled.cmvn, held=held)
+    held = ranks.count(cfg) == 1  # of several processes each reads its own rows
+    train = audio.read(ids, held=False) if audio else archive.read(*source, ids, held=False)
+    dev = archive.read(unlabeled / "dev", cfg.unlabeled.cmvn, held=False)
     settings = plain(cfg, "autoencoder") | {"input_dim": dev.width, "seed": cfg.seed}
     module = checkpoint.build(settings)
-    train = batcher(module, place(train, cfg.trainer.accelerator), audio=audio)
-    dev = batcher(module, place(dev, cfg.trainer.accelerator))
+    train = batcher(module, place(train, cfg.trainer.accelerator, held), audio=audio)
+    dev = batcher(module, place(dev, cfg.trainer.accelerator, held))
     module.initialize(train)
     with logger.opened(cfg, partial, "pretrain") as run_logger:
         summary = fit(module, train, dev, partial, f"{cell_name(cfg)} pretrain", run_logger, dict(cfg.trainer))
