@@ -8,6 +8,7 @@ import difflib
 import gzip
 import hashlib
 import logging
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -106,10 +107,10 @@ def audio_leaks(directories: dict[str, list[Path]], allowed: list[str], scratch:
         return leaks(shared(ledger, ("audio",)), allowed)
 
 
-def check_unlabeled(cfg: DictConfig, partial: Path) -> None:
+def check_unlabeled(cfg: DictConfig) -> None:
     """Raise InputError if another corpus, on which an arm is pretrained, has audio that this one measures errors on.
 
-    A corpus was compared with itself in stage 2. `partial` is the directory that a stage fills.
+    A corpus was compared with itself in stage 2.
     """
     unlabeled, data, features = (Path(cfg.dirs[key]) for key in ("unlabeled", "data", "features"))
     if unlabeled == features:
@@ -117,7 +118,9 @@ def check_unlabeled(cfg: DictConfig, partial: Path) -> None:
     split = cfg.unlabeled.split
     places = {name: [data / name, features / name] for name in splits(data) if held_out(name)}
     places["pretrain"] = [unlabeled.parent / split, unlabeled / split]
-    if errors := audio_leaks(places, cfg.corpus.allow_overlap, partial / "ledger.tmp"):
+    with tempfile.TemporaryDirectory() as scratch:
+        errors = audio_leaks(places, cfg.corpus.allow_overlap, Path(scratch) / "ledger")
+    if errors:
         raise InputError("\n".join(f"unlabeled.features={unlabeled}: {line}" for line in errors))
 
 

@@ -201,6 +201,9 @@ def test_what_is_measured_on_is_not_pretrained_on_by_way_of_another_corpus(corpu
     with pytest.raises(InputError, match="pretrain and test share 1 audio, such as .*s0-0"):
         here(corpus, 1, 3, *more, tiny=[])
     assert not list(corpus.glob("exp/pretrain/*/"))
+    here(corpus, 1, 3, *settings, f"corpus.root={theirs}", "corpus.name=theirs", tiny=[])  # for themselves they may
+    with pytest.raises(InputError, match="pretrain and test share 1 audio"):
+        here(corpus, 4, 4, *more, tiny=[])
 
 
 def test_what_is_broken_is_left_out_and_recorded_if_that_is_wanted(corpus, caplog):

@@ -11,7 +11,8 @@ from local.frontend import autoencoder_path
 from local.stage import stage
 
 
-@stage(writes="bottleneck", reads=("pretrain", "features"))
+# What is pretrained for one corpus may serve another.
+@stage(writes="bottleneck", reads=("pretrain", "features"), check=audit.check_unlabeled)
 def run(cfg, partial) -> list[str]:
     features = Path(cfg.dirs.features)
     splits = sorted(path.parent.name for path in features.glob("*/feats.scp"))
@@ -32,7 +33,6 @@ def _encode(cfg, splits: list[str], features: Path, partial: Path, final: Path):
     from lightning_modules.fit import device, inference, place
     from local import archive
 
-    audit.check_unlabeled(cfg, partial)  # it may have been pretrained for another corpus
     module, _ = checkpoint.load(autoencoder_path(cfg), features.name)
     module.to(device(cfg.trainer.accelerator))
     for split in splits:

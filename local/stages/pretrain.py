@@ -14,6 +14,7 @@ from local.stage import cell_name, stage
 def _check(cfg) -> None:
     if held_out(cfg.unlabeled.split):
         raise InputError(f"unlabeled.split={cfg.unlabeled.split}: errors are measured on that; use pretrain or train")
+    audit.check_unlabeled(cfg)
     augmentation.check(cfg, "autoencoder")
     ranks.check(cfg)
     logger.check(cfg)
@@ -28,7 +29,6 @@ def run(cfg, partial) -> list[str]:
     from local import archive, manifest
 
     unlabeled = Path(cfg.dirs.unlabeled)
-    audit.check_unlabeled(cfg, partial)
     source = unlabeled / cfg.unlabeled.split, cfg.unlabeled.cmvn
     there = manifest.read_archived(unlabeled.parent / cfg.unlabeled.split, source[0])
     utterances = subset(there, cfg.unlabeled.hours, seed=0)
