@@ -9,6 +9,7 @@ is not launched.
 import copy
 import itertools
 import logging
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -16,9 +17,10 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString, Transformer
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log
+from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig
 
@@ -27,7 +29,7 @@ from local.composition import Composition
 from local.config import check_whole, named
 from local.errors import InputError, refusals_reported
 from local.failure import told
-from local.stage import MAKER, STAGES, cell_name, failed_at, settled, stage_named, stage_number, stages_of
+from local.stage import MAKER, STAGES, cell_name, failed_at, foresee, settled, stage_named, stage_number, stages_of
 
 log = logging.getLogger(__name__)
 # First and last stage: each corpus once, each autoencoder once, each recognizer, the comparison.
@@ -95,6 +97,9 @@ class Cells(Sweeper):
             if begin > end or (status and STAGES[end] == "report"):
                 continue
             count = self.shared(cells, begin) if end == 2 else ""
+            if begin in (3, 4) and last >= 6 and not cells[0][1].dry_run:
+                for _, cfg in _jobs(cells, "decode"):
+                    foresee(cfg)
             groups = [(cells, begin, end)]
             if end == 4 and last > 4 and not cells[0][1].dry_run:
                 # A processor that pretraining leaves idle has recognizers to train that do not wait for it.
@@ -121,8 +126,11 @@ class Cells(Sweeper):
         if first > last:
             raise InputError(f"stop stage {STAGES[last]} comes before stage {STAGES[first]}; exchange them")
         self.several = len(asked) > 1
+        roots: dict[str, str] = {}
         for _, cfg in cells:
-            named(cfg)
+            root = roots.setdefault(named(cfg).dirs.data, cfg.corpus.root)
+            if root != cfg.corpus.root:
+                raise InputError(f"corpus.root={root},{cfg.corpus.root}: one data directory; give each a corpus.name")
         return cells if last <= 2 else _listed(cells, set(asked[0]).intersection(*asked)), first, last
 
     def shared(self, cells: list[Cell], first: int) -> str:
@@ -215,7 +223,17 @@ def values(override: Override) -> list[str]:
         return [f"{key}={override.get_value_element_as_str()}"]
     if not override.is_discrete_sweep():
         raise InputError(f"{override.input_line}: an interval; list the values, as in {key}=1,2,3")
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    return [_spelled(key, value) for value in override.sweep_iterator(transformer=Transformer.identity)]
+
+
+def _spelled(key: str, value: object) -> str:
+    """An override that Hydra can read, for what it has read of a sweep."""
+    text = f"{key}={Override._get_value_element_as_str(value)}"
+    try:
+        OverridesParser.create().parse_override(text)
+    except HydraException:  # letters that only quotes can hold, which a choice has lost
+        return f"{key}={QuotedString(str(value), Quote.double).with_quotes()}"
+    return text
 
 
 def _listed(cells: list[Cell], common: set[str]) -> list[Cell]:
@@ -307,6 +325,7 @@ def postponed(arguments: list[str]) -> list[str]:
     for argument in arguments:
         key, _, value = argument.partition("=")
         single = value not in ("", "null") and "(" not in value and "," not in value.partition("[")[0]
+        single = single or re.fullmatch(r"\"[^\"]*\"|'[^']*'", value)
         needed = key.startswith(("hydra", "sweep", "recipe", "machine", "+", "~"))  # by the sweep's own configuration
         found.append(f"{key}=choice({value})" if single and not needed else argument)
     return found

@@ -205,6 +205,9 @@ def check_overrides(overrides: list[str]) -> None:
                 )
         if isinstance(keys.get(key), list) and not re.match(r"\[|null$|\$\{|\w+\(", value):
             raise InputError(f"{key}={value}: expected a list, as [{value}]")
+        for one in value.split(",") if isinstance(keys.get(key), bool) else []:
+            if not re.fullmatch(r"true|false|null|\$\{.*\}|.*[()].*", one.strip().lower()):
+                raise InputError(f"{key}={one}: expected true or false")
         number = isinstance(keys.get(key), int | float) and not isinstance(keys.get(key), bool)
         for one in value.split(",") if number else []:
             if not re.fullmatch(r"[-+.\deE]+|null|\$\{.*\}|.*[()].*", one.strip()):

@@ -6,16 +6,21 @@ from local.errors import InputError
 from local.manifest import Utterance
 
 
+def check_hours(setting: str, hours: float | str) -> None:
+    """Raise InputError unless a setting is a number of hours, or "all"."""
+    if hours != "all" and (not isinstance(hours, int | float) or not 0 < hours < float("inf")):
+        raise InputError(f"{setting}={hours!r}: expected a positive number, or all")
+
+
 def subset(utterances: list[Utterance], hours: float | str, seed: int) -> list[Utterance]:
     """The first `hours` of an order that takes each speaker's utterances in turn; all of them for "all".
 
     The order is a function of the utterances' ids and `seed` alone, so a smaller subset lies within a larger one.
     Raises InputError if there is less audio than asked for.
     """
+    check_hours("hours", hours)
     if hours == "all":
         return sorted(utterances, key=lambda u: u.id.encode())
-    if not isinstance(hours, int | float) or hours <= 0:
-        raise InputError(f"hours={hours!r}, expected a positive number or all, in labels.hours and unlabeled.hours")
     available = sum(u.duration for u in utterances) / 3600
     if hours > available * 1.001:
         raise InputError(f"{hours} h asked for, but there are {available:.3f} h; lower labels.hours or unlabeled.hours")

@@ -163,13 +163,18 @@ def _add_recordings(wav: Path, recordings: dict[str, str]) -> None:
     whole.unlink()
 
 
-def rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Number, key and value of each `<key> <value>` line; raises InputError naming the line that has no value."""
+def rows(path: Path, bare: bool = False) -> Iterator[tuple[int, str, str]]:
+    """Number, key and value of each `<key> <value>` line, which a tab may part too.
+
+    Raises InputError naming the line that has no value, unless it may be `bare`.
+    """
     try:
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 key, _, value = line.strip().partition(" ")
-                if not value:
+                if "\t" in key:
+                    key, _, value = line.strip().partition("\t")
+                if not value and not (key and bare):
                     raise InputError(f"{path}:{number}: {line.rstrip()!r} has no value; expected '<id> <value>'")
                 yield number, key, value.strip()
     except (OSError, UnicodeDecodeError) as error:

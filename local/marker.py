@@ -21,8 +21,9 @@ def read_json(path: Path):
 
 
 def read_marker(directory: str | Path) -> dict | None:
-    """The done marker of a directory, or None if there is none or it was cut."""
-    return read_json(Path(directory) / "done.json")
+    """The done marker of a directory, or None if there is none, or it was cut or is another program's."""
+    found = read_json(Path(directory) / "done.json")
+    return found if found and "config" in found else None
 
 
 def digest(marker: dict | None) -> str | None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from local import cells, failure, ranks, ray, slurm, trials
 from local.config import CONF, check_overrides
 from local.errors import InputError, refusals_reported
-from local.stage import cell_name, stage_named, stages_of
+from local.stage import cell_name, foresee, stage_named, stages_of
 
 log = logging.getLogger(__name__)
 LOG = Path("exp/log/run.log")  # as in conf/hydra/job_logging
@@ -62,20 +62,6 @@ def run_stages(cfg: DictConfig) -> None:
         foresee(cfg)
     for name in names:
         stage_named(name)(cfg)
-
-
-def foresee(cfg: DictConfig) -> None:
-    """Raise InputError for what stage 6 would refuse by its settings, before hours of training come to that."""
-    finetune, decode, lm = map(stage_named, ("finetune", "decode", "lm"))
-    first = cfg.dirs.decode if finetune.plan(cfg)[0] == "done" else cfg.dirs.finetune
-    try:
-        with refusals_reported(first):
-            for stage in (decode, lm):
-                if cfg.dirs[stage.writes] is not None and stage.plan(cfg)[0] != "done":
-                    stage.check(cfg)
-    except InputError as error:
-        failure.record(Path(first), failure.told(error))
-        raise
 
 
 def dev_wer(cfg: DictConfig) -> float | None:

@@ -35,6 +35,7 @@ MAKER = {
     "bottleneck": "bottleneck", "finetune": "finetune", "lm": "lm", "decode": "decode", "score": "score",
     "report": "report",
 }  # fmt: skip
+OURS = Path("data/audio")  # where the audio that stage 0 makes lies; any other folder is the user's
 PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 PART_OF = {"lm": "decode"}  # what a stage that reads it makes before itself
 
@@ -108,12 +109,10 @@ class Stage:
     def state(self, cfg: DictConfig) -> tuple[str, str]:
         """("done" | "to run" | "stale", why), looking at this stage's directory and its upstream markers."""
         out = Path(cfg.dirs[self.writes])
+        if self.name == "download" and out.is_dir() and out.parent != OURS:
+            return "done", f"{out}, used as it is"
         if (marker := read_marker(out)) is None:
-            if (out / "done.json").exists():
-                return "to run", "an unreadable done.json"
-            if self.name == "download" and out.is_dir():
-                return "done", f"{out}, used as it is"
-            return "to run", "not done yet"
+            return "to run", "an unreadable done.json" if (out / "done.json").exists() else "not done yet"
         why = self._difference(cfg, out, marker)
         return ("stale", why) if why else ("done", str(out))
 
@@ -172,7 +171,6 @@ class Stage:
     def _run(self, cfg: DictConfig, why: str) -> None:
         out = Path(cfg.dirs[self.writes])
         log.info("[%s] %s: %s (%s)", cell_name(cfg, self.name), self.name, out, why)
-        _keep_aside(out)
         partial = out.with_name(out.name + ".partial")
         marker = read_marker(partial)  # a run killed before its last step leaves nothing else to do
         if marker is None or self._difference(cfg, partial, marker):
@@ -180,6 +178,7 @@ class Stage:
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
         for spent in (partial / "inputs.json", *partial.glob("*.tmp")):  # .tmp: killed while it wrote a marker
             spent.unlink(missing_ok=True)
+        _keep_aside(out)  # now, for what was refused or failed has nothing to put in its place
         partial.rename(out)
         log.info("[%s] %s: done in %.1f s", cell_name(cfg, self.name), self.name, marker["wall_seconds"])
 
@@ -242,6 +241,20 @@ def settled(cfg: DictConfig, names: tuple[str, ...]) -> list[tuple[Stage, str]] 
                 return None
             found.append((part, why))
     return found
+
+
+def foresee(cfg: DictConfig) -> None:
+    """Raise InputError for what stage 6 would refuse by its settings, before hours of training come to that."""
+    finetune, decode, lm = map(stage_named, ("finetune", "decode", "lm"))
+    first = cfg.dirs.decode if finetune.plan(cfg)[0] == "done" else cfg.dirs.finetune
+    try:
+        with refusals_reported(first):
+            for one in (decode, lm):
+                if cfg.dirs[one.writes] is not None and one.plan(cfg)[0] != "done":
+                    one.check(cfg)
+    except InputError as error:
+        failure.record(Path(first), failure.told(error))
+        raise
 
 
 def failed_at(cfg: DictConfig, names: tuple[str, ...], why: str) -> None:

@@ -52,8 +52,23 @@ def spoil_text(train: Path) -> None:
     edit(train / "text", "s1-1 hello there train\n", "")
 
 
+def spoil_texts(train: Path) -> None:
+    edit(train / "text", "s1-1 hello there train\ns1-2 hello there train\n", "s1-1\ns1-2 \n")
+
+
 def spoil_command(train: Path) -> None:
     edit(train / "wav.scp", str(train / "0.wav"), f"touch {train}/executed; cat {train}/0.wav |")
+
+
+def test_tables_may_be_parted_by_tabs_and_lie_in_a_folder_of_any_name(corpus):
+    odd = (corpus / "mine").rename(corpus / "été #1, (2)")
+    for table in odd.glob("*/*[!v]"):
+        lines = table.read_text().replace(f"{corpus}/mine", str(odd)).splitlines()
+        table.write_text("".join(line.replace(" ", "\t", 1) + "\n" for line in lines))
+    settings = ("corpus=kaldi", f'corpus.root="{odd}"', "arm=none", "seed=1", "logger=csv")
+    recipe(corpus, "stage=0", "stop_stage=2", *settings, tiny=[])
+    (text,) = corpus.glob("data/kaldi-*/train/text")
+    assert text.read_text().splitlines()[0] == "s1-0 HELLO THERE TRAIN"
 
 
 def test_ones_own_kaldi_directories_go_through(corpus):
@@ -74,6 +89,7 @@ def test_ones_own_kaldi_directories_go_through(corpus):
         (spoil_ids, ["'s1/../../x' is no safe file name"]),
         (spoil_duplicate, ["wav.scp:2: s1-0 comes twice"]),
         (spoil_text, ["s1-1: empty transcript"]),
+        (spoil_texts, ["s1-1: empty transcript", "s1-2: empty transcript"]),
         (spoil_command, ["mine/train/wav.scp: s1-0: 'touch ", "is a command, and commands are not executed"]),
         (shutil.rmtree, ["mine/train: no such folder for corpus.splits.train", "holds: dev, pretrain, test; set"]),
     ],
@@ -202,8 +218,14 @@ def test_a_test_transcript_outside_the_units_is_found_before_training(corpus):
         (["decoder=lexicon", "decoder.lm_weight=1.0"], "decoder.lm_weight=1.0: expected a list, as [1.0]"),
         (["recognizer.time_mask=null"], "CTC: CTC.__init__() missing 1 required keyword-only argument: 'time_mask'"),
         (["recognizer.encoder.layers=0"], "encoder.layers=0: expected a whole number, 1 or more"),
-        (["labels.hours=0"], "hours=0, expected a positive number or all"),
-        (["labels.hours=most"], "hours='most', expected a positive number or all"),
+        (["labels.hours=0"], "labels.hours=0: expected a positive number, or all"),
+        (["labels.hours=most"], "labels.hours='most': expected a positive number, or all"),
+        (["arm=masked", "unlabeled.hours=most", "stage=3"], "unlabeled.hours='most': expected a positive number"),
+        (["publish=no"], "publish=no: expected true or false"),
+        (["arm=masked", "decoder.nbest=0", "stage=3", "stop_stage=7"], "decoder.nbest=0: expected how many"),
+        (["corpus.root=/a,/b"], "corpus.root=/a,/b: one data directory; give each a corpus.name"),
+        (["corpus.snr=[25,5]"], "corpus.snr=[25, 5]: expected two numbers of dB, the lower first"),
+        (["corpus.minutes=5"], "corpus.minutes=5: expected numbers for pretrain, train, dev, test alone"),
         (["recognizer.updates=many"], "recognizer.updates=many: expected a number"),
         (["trainer.accelerator=tpu"], "no such device is found"),
         (["corpus.accents=9"], "corpus.accents: found 9, expected 1 to 8"),
@@ -213,7 +235,7 @@ def test_a_test_transcript_outside_the_units_is_found_before_training(corpus):
 )
 def test_a_setting_that_cannot_be_is_one_line_and_leaves_nothing(tiny, tmp_path, settings, message):
     (tmp_path / "data").symlink_to(tiny / "data")
-    if "corpus.accents=9" in settings:
+    if settings[0].startswith(("corpus.accents", "corpus.snr=[2", "corpus.minutes")):
         settings = [*settings, "stage=0", "stop_stage=0"]
     output = recipe(tmp_path, "stage=5", "stop_stage=5", "arm=none", "seed=1", "logger=csv", *settings, status=1)
     assert f"error: {message}" in output or message in output.splitlines()[-1]

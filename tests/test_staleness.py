@@ -7,6 +7,7 @@ import time
 import pytest
 import soundfile
 
+from local.errors import InputError
 from local.stage import STAGES
 from tests.conftest import TINY, borrow, here, speech
 from tests.test_recipe import files
@@ -58,6 +59,27 @@ def test_another_root_makes_the_data_stale_and_the_former_ones_are_kept(corpus, 
     (made,) = (path for path in corpus.glob("data/kaldi-*") if path != kept)
     assert "/mine/train/" in (kept / "train/wav.scp").read_text() and list(kept.glob("fbank-*/train/feats.scp"))
     assert "/other/train/" in (made / "train/wav.scp").read_text()
+
+
+def test_what_is_refused_moves_nothing_aside_and_a_folder_of_ones_own_stays(corpus, caplog):
+    settings = ("corpus=kaldi", "arm=none")
+    (corpus / "mine/done.json").write_text("{}")  # it may be another clone's
+    here(corpus, 0, 2, *settings, f"corpus.root={corpus}/mine", tiny=[])
+    with pytest.raises(InputError, match="no such folder"):
+        here(corpus, 0, 2, *settings, f"corpus.root={corpus}/data", tiny=[])
+    caplog.clear()
+    here(corpus, 0, 2, *settings, f"corpus.root={corpus}/mine", "dry_run=true", tiny=[])
+    assert [line.split()[0] for line in caplog.messages] == ["done"] * 3
+    assert not list(corpus.rglob("*.stale-*"))
+
+
+def test_a_table_that_comes_later_makes_the_data_stale(corpus, caplog):
+    settings = ("corpus=kaldi", "arm=none", f"corpus.root={corpus}/mine")
+    here(corpus, 0, 2, *settings, tiny=[])
+    (corpus / "mine/train/spk2gender").write_text("s1 f\n")
+    caplog.clear()
+    here(corpus, 0, 2, *settings, "dry_run=true", tiny=[])
+    assert [line.split()[0] for line in caplog.messages] == ["done", "stale", "stale"]
 
 
 def test_archives_rebuilt_from_other_audio_make_stale_what_was_trained_on_them(corpus, caplog):

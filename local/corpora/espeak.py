@@ -21,6 +21,7 @@ from zlib import crc32
 
 import numpy as np
 
+from local.config import check_whole
 from local.corpora import upper_case
 from local.errors import InputError
 from local.manifest import Utterance
@@ -208,6 +209,12 @@ class Espeak:
     def __post_init__(self):
         if not 1 <= self.accents <= len(ACCENTS):
             raise InputError(f"corpus.accents: found {self.accents}, expected 1 to {len(ACCENTS)}; change it")
+        for name, least in (("accents", 1), ("noises", 1), ("seed", 0)):
+            check_whole(f"corpus.{name}", getattr(self, name), least)
+        if not isinstance(self.minutes, dict) or set(self.minutes) - set(SPLITS):
+            raise InputError(f"corpus.minutes={self.minutes}: expected numbers for {', '.join(SPLITS)} alone")
+        if len(self.snr) != 2 or self.snr[0] > self.snr[1]:
+            raise InputError(f"corpus.snr={self.snr}: expected two numbers of dB, the lower first")
 
     def speakers(self, split: str) -> list[Speaker]:
         """The speakers of a split, sorted by id."""

@@ -161,7 +161,7 @@ def _loaded(directory: Path) -> sqlite3.Connection:
     for table in TABLES:
         db.execute(f'CREATE TABLE "{table}" (key PRIMARY KEY, value) WITHOUT ROWID')
         if table in NEEDED or (directory / table).exists():
-            for number, *row in rows(directory / table):
+            for number, *row in rows(directory / table, bare=table == "text"):  # said of the utterance, with others
                 if not db.execute(f'INSERT OR IGNORE INTO "{table}" VALUES (?, ?)', row).rowcount:
                     raise twice(directory / table, number, row[0])
     return db

@@ -9,7 +9,7 @@ from local.config import make, plain
 from local.errors import InputError
 from local.frontend import autoencoder_path, checkpoint_path, source
 from local.halving import Halving
-from local.labels import subset
+from local.labels import check_hours, subset
 from local.stage import cell_name, stage
 from local.text import aligned, encode_all, feasibility
 
@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 
 def _check(cfg) -> None:
+    check_hours("labels.hours", cfg.labels.hours)
+    checkpoint_path(cfg)
     augmentation.check(cfg, "recognizer")
     ranks.check(cfg)
     logger.check(cfg)

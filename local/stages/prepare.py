@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from local import audio, audit, manifest, summary
@@ -31,14 +32,19 @@ def _check(cfg) -> None:
 
 
 def _audio(cfg, data: Path) -> dict:
-    """One digest over size and time of change of all audio; what stage 0 made is in stage 0's own marker."""
+    """Digests over size and time of change of all audio, and over which transcripts there are.
+
+    What stage 0 made is in stage 0's own marker.
+    """
     if read_marker(cfg.dirs.audio):
         return {}
-    found = hashlib.blake2b(digest_size=16)
+    found, names = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+    with suppress(InputError):  # a corpus that has gone is not needed any more
+        names.update("\n".join(opened(cfg).transcripts()).encode())
     for split in manifest.splits(data):
         for _, _, path in manifest.rows(data / split / "wav.scp"):
             found.update(f"{path} {stamp(path)}\n".encode())
-    return {"audio": found.hexdigest()}
+    return {"audio": found.hexdigest(), "transcripts": names.hexdigest()}
 
 
 def _beside(cfg) -> None:

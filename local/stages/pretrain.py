@@ -6,7 +6,7 @@ from pathlib import Path
 from local import audit, augmentation, logger, ranks
 from local.config import make, plain
 from local.errors import InputError
-from local.labels import subset
+from local.labels import check_hours, subset
 from local.manifest import held_out
 from local.stage import cell_name, stage
 
@@ -14,6 +14,8 @@ from local.stage import cell_name, stage
 def _check(cfg) -> None:
     if held_out(cfg.unlabeled.split):
         raise InputError(f"unlabeled.split={cfg.unlabeled.split}: errors are measured on that; use pretrain or train")
+    check_hours("labels.hours", cfg.labels.hours)  # before hours of training come to that
+    check_hours("unlabeled.hours", cfg.unlabeled.hours)
     audit.check_unlabeled(cfg)
     augmentation.check(cfg, "autoencoder")
     ranks.check(cfg)
