@@ -65,8 +65,9 @@ def test_what_is_refused_moves_nothing_aside_and_a_folder_of_ones_own_stays(corp
     settings = ("corpus=kaldi", "arm=none")
     (corpus / "mine/done.json").write_text("{}")  # it may be another clone's
     here(corpus, 0, 2, *settings, f"corpus.root={corpus}/mine", tiny=[])
+    (corpus / "other").mkdir()
     with pytest.raises(InputError, match="no such folder"):
-        here(corpus, 0, 2, *settings, f"corpus.root={corpus}/data", tiny=[])
+        here(corpus, 0, 2, *settings, f"corpus.root={corpus}/other", tiny=[])
     caplog.clear()
     here(corpus, 0, 2, *settings, f"corpus.root={corpus}/mine", "dry_run=true", tiny=[])
     assert [line.split()[0] for line in caplog.messages] == ["done"] * 3
