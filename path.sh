@@ -61,13 +61,22 @@ install() {
   cp "$1" ".venv/${1//\//-}"
 }
 
+installed() {
+  cmp -s requirements.txt .venv/requirements.txt && cmp -s "$1" ".venv/${1//\//-}"
+}
+
 use_environment() {
   local missing
   if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ "${VIRTUAL_ENV:-}" != "$PWD/.venv" ]; then
     if missing=$(unsatisfied "$1"); then return; fi
     echo "the active environment ${VIRTUAL_ENV:-$CONDA_PREFIX} lacks ${missing:-a working python}; using .venv" >&2
   fi
-  if ! cmp -s requirements.txt .venv/requirements.txt || ! cmp -s "$1" ".venv/${1//\//-}"; then install "$1"; fi
+  if ! installed "$1"; then
+    exec 8>.venv.lock # of two commands in a fresh clone, one installs
+    flock 8
+    installed "$1" || install "$1"
+    exec 8>&-
+  fi
   export VIRTUAL_ENV="$PWD/.venv" PATH="$PWD/.venv/bin:$PATH"
 }
 

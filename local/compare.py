@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from local import hypotheses, tables
-from local.edits import Counts, align, tally
+from local.edits import Counts, align, count_characters, tally
 from local.errors import InputError, refusals_reported
 from local.manifest import rows
 from local.results import difference, fingerprint, matched
@@ -113,15 +113,21 @@ def verdict(args: argparse.Namespace) -> dict:
             raise InputError(f"{name}: two systems of this name; call them NAME=FILE, or part one's seeds by commas")
         if len({path.resolve() for path in paths}) < len(paths):
             raise InputError(f"{name}: one file as several seeds, which says no more than once; name each seed's own")
-        ops, missing = [], 0
+        ops, counts, missing = [], [], 0
         for path in paths:
             found = texts(path, "hyp")
             check(path, reference, found, args.reference)
             missing += len(reference) - len(found)
             ops.append(align(said, [tokens(found.get(key, ""), args.characters) for key in order]))
-        errors = np.array([[len(each) - each.count("C") for each in one] for one in ops])
+            counts.append(
+                [count_characters(reference[key], found.get(key, "")) for key in order]  # as the report counts them
+                if args.characters
+                else list(map(tally, ops[-1]))
+            )
+        errors = np.array([[each.errors for each in one] for one in counts])
         by_speaker = np.array([np.bincount(who, each, len(words)) for each in errors]).astype(int)
-        systems[name] = {"ops": ops, "errors": errors, "speakers": by_speaker, "missing": missing}
+        total = sum((each for one in counts for each in one), Counts())
+        systems[name] = {"ops": ops, "total": total, "errors": errors, "speakers": by_speaker, "missing": missing}
     return {
         "rate": "CER" if args.characters else "WER",
         "reference": {
@@ -134,7 +140,7 @@ def verdict(args: argparse.Namespace) -> dict:
 
 
 def _system(name: str, system: dict, words: np.ndarray) -> dict:
-    counts = sum((tally("".join(ops)) for ops in system["ops"]), Counts())
+    counts = system["total"]
     wer, low, high = interval(system["speakers"], words)
     return {
         "arm": name, "signature": "", "frontend": "", "settings": "", "hypotheses": len(system["ops"]), "wer": wer,
@@ -146,7 +152,9 @@ def _system(name: str, system: dict, words: np.ndarray) -> dict:
 def _comparisons(systems: dict[str, dict], words: np.ndarray, order: list[str], length: np.ndarray) -> list[dict]:
     """Each later system against the first; a system's matched pairs are of its median hypothesis."""
     (first, baseline), *others = systems.items()
-    rates = {name: resample(system["speakers"], words) for name, system in systems.items()}
+    drawn = resample(np.concatenate([system["speakers"] for system in systems.values()]), words)
+    ends = np.cumsum([len(system["speakers"]) for system in systems.values()])
+    rates = dict(zip(systems, np.split(drawn, ends[:-1]), strict=True))
     found = []
     for name, system in others:
         result = compare(baseline["speakers"], system["speakers"], words)

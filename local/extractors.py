@@ -9,6 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
+FFT = 400  # SpeechBrain's own, which is a window of 25 ms at 16 kHz
+
 
 class Extractor(ABC):
     """`win_length` and `hop_length` in milliseconds. SpeechBrain is imported late, for that takes seconds."""
@@ -17,8 +19,8 @@ class Extractor(ABC):
         self.stft = {"sample_rate": sample_rate, "win_length": win_length, "hop_length": hop_length}
         self.sample_rate = sample_rate
         self.window, self.hop = (round(sample_rate / 1000 * size) for size in (win_length, hop_length))
-        self.fft = max(400, self.window)  # SpeechBrain's, which is a window of 25 ms at 16 kHz
-        self.frame_shift = hop_length / 1000
+        self.fft = self.window + self.window % 2  # or a transform gives a frame less, of some lengths
+        self.frame_shift = self.hop / sample_rate
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """The frames of one utterance."""
@@ -48,7 +50,7 @@ class Fbank(Extractor):
         """SpeechBrain's."""
         from speechbrain.lobes.features import Fbank
 
-        return Fbank(**self.stft, n_mels=self.n_mels, n_fft=self.fft)
+        return Fbank(**self.stft, n_mels=self.n_mels, n_fft=max(self.fft, FFT))
 
     def frames(self, samples, lengths):
         """See the base."""
@@ -71,7 +73,7 @@ class MFCC(Fbank):
         """SpeechBrain's."""
         from speechbrain.lobes.features import MFCC
 
-        sizes = {"n_mels": self.n_mels, "n_mfcc": self.n_mfcc, "n_fft": self.fft}
+        sizes = {"n_mels": self.n_mels, "n_mfcc": self.n_mfcc, "n_fft": max(self.fft, FFT)}
         return MFCC(**self.stft, **sizes, deltas=True, context=False)
 
     def frames(self, samples, lengths):
@@ -93,7 +95,7 @@ class Spectrogram(Extractor):
         """SpeechBrain's module."""
         from speechbrain.processing.features import STFT
 
-        return STFT(**self.stft, n_fft=self.window)
+        return STFT(**self.stft, n_fft=self.fft)
 
     def frames(self, samples, lengths):
         """See the base."""

@@ -32,15 +32,15 @@ def read(path: Path) -> dict[str, str]:
 
 
 def _kaldi(line: str) -> tuple[str, str]:
-    key, _, text = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
-    return key, text
+    key, *text = line.split(maxsplit=1)
+    return key, "".join(text)
 
 
 def _trn(path: Path, number: int, line: str) -> tuple[str, str]:
     match = TRN.fullmatch(line)
     if match is None:
         raise InputError(f"{path}:{number}: {line[:60]!r} has no utterance, expected words and then (utterance)")
-    if re.search(r"(^|\s)[{}](\s|$)", match["text"]):
+    if re.search(r"[{}]", match["text"]):
         raise InputError(f"{path}:{number}: {match['id']} has alternatives in braces, expected plain words; choose one")
     return match["id"], match["text"]
 

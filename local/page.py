@@ -58,15 +58,20 @@ def render(found: list[dict], cells: list[Cell], listed: list[dict], directory: 
 
 
 def _lead(found: list[dict]) -> str:
-    """The verdict on the pretrained arm that is best on dev, a sentence an entry."""
+    """The verdict on the pretrained arm that is best on dev, against `none` and its own control, an entry each."""
     said = []
     for entry in found:
         first, on_dev = entry["arms"][0], entry["split"] == "dev"
         if best := contrasts(entry)[:1]:
-            sentence = verdict(best[0], names(entry), entry["rate"])
-        else:  # nothing is compared; of dev, rows are in the order of their rates
+            row = best[0]["arm"], best[0]["signature"]
+            controls = [c for c in entry["comparisons"] if c["baseline"] == "random" and c not in best]
+            best += [c for c in controls if (c["arm"], c["signature"]) == row]
+            sentence = " ".join(verdict(c, names(entry), entry["rate"]) for c in best)
+        else:  # nothing is compared; of dev, rows are in the order of the rate that chooses
             name = names(entry)[first["arm"], first["signature"]]
-            sentence = f"{name} has {'the lowest' if on_dev else 'a'} {entry['rate']}, {first['wer']:.2f} %; "
+            by_characters = entry.get("best") == "cer"
+            rate, value = ("CER", first["cer"]) if by_characters else (entry["rate"], first["wer"])
+            sentence = f"{name} has {'the lowest' if on_dev else 'a'} {rate}, {value:.2f} %; "
             sentence += "dev chooses, and nothing is claimed." if on_dev else "it is compared with nothing."
         said.append(f"<p>{escape(sentence)}<br><small>{escape(title(entry))}</small></p>")
     return f'<div class="lead">{"".join(said)}</div>'

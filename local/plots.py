@@ -105,7 +105,9 @@ def lines(found: list[dict], over: str) -> dict[tuple, dict[str, list[dict]]]:
     for entry in found:
         named = series.setdefault(tuple(entry[name] for name in SERIES), {})
         for row in entry["arms"]:
-            settings = [s for s in row["settings"].split() if not s.startswith((AXES[over] + ".", AXES[over] + "="))]
+            settings = [
+                s for s in row["settings"].split() if not s.startswith((AXES[over] + ".hours=", AXES[over] + "="))
+            ]
             named.setdefault(" ".join([row["arm"], *settings]), []).append(row)
     return {
         key: {name: sorted(rows, key=lambda row: row[over] or 0) for name, rows in named.items()}
@@ -119,6 +121,7 @@ def plot_hours(found: list[dict], over: str, directory: Path) -> None:
 
     An arm without such hours is a level line.
     """
+    names: list[str] = []
     for (corpus, split, decoder, rate), named in lines(found, over).items():
 
         def draw(axes, named=named) -> None:
@@ -139,7 +142,9 @@ def plot_hours(found: list[dict], over: str, directory: Path) -> None:
 
         labels = {"xlabel": over.replace("_", " "), "ylabel": f"{rate} (%)"}
         title = f"{corpus}, {split}, decoder {decoder}"
-        _figure(draw, directory / f"{over}-{split}-{decoder}.png", title=title, **labels)
+        names.append(f"{over}-{split}-{decoder}")
+        number = f"-{names.count(names[-1])}" if names.count(names[-1]) > 1 else ""  # of another corpus or rate
+        _figure(draw, directory / f"{names[-1]}{number}.png", title=title, **labels)
 
 
 def plot_parallel(names: list[str], rows: list[list], path: Path) -> None:

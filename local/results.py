@@ -127,6 +127,7 @@ def _entry(cells: list[Cell]) -> dict:
             "arms": arms,
             "comparisons": found,
         }
+        | ({"best": cells[0].best} if cells[0].split == "dev" else {})
         | ({"trials": {cell.arm: cell.trials for cell in cells}} if cells[0].trials else {})
     )
 

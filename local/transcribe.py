@@ -104,12 +104,16 @@ def transcribed(recognizer, decode: Callable, path: Path, timed: bool) -> dict:
     return found
 
 
+def name(path: Path) -> str:
+    """The utterance that a file is in lines of text or CTM, whose fields are parted by spaces."""
+    return "_".join(path.stem.split())
+
+
 def lines(found: dict, form: str) -> list[str]:
-    """As text, an utterance and a tab before its words; or as CTM, whose fields are parted by spaces."""
-    utterance = Path(found["file"]).stem
+    """As text, an utterance and a tab before its words; or as CTM."""
+    utterance = name(Path(found["file"]))
     if form == "text":
         return [f"{utterance}\t{found['text']}"]
-    utterance = "_".join(utterance.split())
     return [f"{utterance} 1 {w['begin']:.3f} {w['end'] - w['begin']:.3f} {w['word']}" for w in found["words"]]
 
 
@@ -118,7 +122,7 @@ def main() -> None:
     args = arguments()
     every, failed = [], False
     try:
-        if args.format != "json" and len({path.stem for path in args.files}) < len(args.files):
+        if args.format != "json" and len({*map(name, args.files)}) < len(args.files):
             raise InputError("two files of one name, which the lines could not tell apart; use --format json")
         from lightning_modules.standalone import load
 

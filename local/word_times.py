@@ -25,7 +25,7 @@ def align(frames: np.ndarray, labels: list[int]) -> list[tuple[int, int]]:
     state = len(states) - 1 - int(score[-2:].argmax() == 0 and len(states) > 1)
     path = [state]
     for step in steps[:0:-1]:
-        path.append(path[-1] - step[path[-1]])
+        path.append(path[-1] - int(step[path[-1]]))
     path = np.array(path[::-1])
     places = [np.flatnonzero(path == 2 * i + 1) for i in range(len(labels))]
     return [(int(place[0]), int(place[-1])) for place in places]

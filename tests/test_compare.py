@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from local import hypotheses
+from local.scoring import read_counts, write_scores
 from tests.conftest import printed
 
 REF = {"ann-1": "the cat sat", "ann-2": "on the mat", "bob-1": "one two three four"}
@@ -97,6 +99,7 @@ def test_characters_are_counted_with_their_spaces(files):
         ("hyp.trn", "a (ann-1)\nb (ann-1)\n", "hyp.trn:2: ann-1 comes twice"),
         ("hyp.trn", "one two\n", "hyp.trn:1: 'one two' has no utterance"),
         ("hyp.trn", "{ one / two } (ann-1)\n", "hyp.trn:1: ann-1 has alternatives in braces"),
+        ("hyp.trn", "a {one/two} (ann-1)\n", "hyp.trn:1: ann-1 has alternatives in braces"),
         ("hyp.ctm", "ann-1 1 0.0 the\n", "hyp.ctm:1: 'ann-1 1 0.0 the' is no line of a CTM"),
         ("hyp.ctm", "ann-1 1 0 1 the\nann-1 2 0 1 cat\n", "hyp.ctm:2: ann-1 has channels 1 and 2"),
         ("ref.trn", "(ann-1)\n(ann-2)\n", "ref.trn: 2 utterances without a word"),
@@ -109,6 +112,17 @@ def test_what_cannot_be_compared_is_one_line(files, name, text, message):
     hypotheses = "hyp.ctm" if name == "hyp.ctm" else "good.trn" if name == "ref.trn" else "hyp.trn"
     output = compared(files, "ref.trn", hypotheses, status=1)
     assert output.startswith(f"error: {message}") and output.count("\n") == 1
+
+
+def test_characters_are_those_of_the_report(files):
+    trn(files / "ref.trn", {"ann-1": "the cat sat on a mat", "bob-1": "nobody heard of it"})
+    trn(files / "poor.trn", {"ann-1": "hte catt at hat", "bob-1": "any bod erd fit it o"})
+    compared(files, "ref.trn", "poor.trn", "--characters", "--json", "json")
+    (found,) = json.loads((files / "json").read_text())["arms"]
+    write_scores(
+        files / "score", *map(hypotheses.read, (files / "ref.trn", files / "poor.trn")), {"ann-1": "a", "bob-1": "b"}
+    )
+    assert found["wer"] == pytest.approx(read_counts(files / "score").characters.rate)
 
 
 def test_one_file_is_not_several_seeds(files):

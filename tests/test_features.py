@@ -118,9 +118,11 @@ def test_a_tone_is_where_it_belongs_at_any_rate_and_window(rate, window, hop):
     mel = np.linspace(0, 2595 * np.log10(1 + rate / 2 / 700), 42)[1:-1]
     assert abs(700 * (10 ** (mel[bands.mean(0).argmax()] / 2595) - 1) - 1000) < 100 and bands.shape == (count, 40)
     bins = Spectrogram(**stft)(tone)
-    assert abs(bins.mean(0).argmax() * rate / round(rate * window / 1000) - 1000) < 50 and len(bins) == count
+    assert abs(bins.mean(0).argmax() * rate / 2 / (bins.shape[1] - 1) - 1000) < 50 and len(bins) == count
     assert MFCC(n_mels=40, n_mfcc=13, **stft)(tone).shape == (count, 39)
     assert Waveform(**stft)(tone).shape == (count, round(rate * window / 1000))
+    whole = tone[: (count - 1) * round(rate * hop / 1000)]  # of which the last frame is centered on the end
+    assert {len(Fbank(n_mels=40, **stft)(whole)), len(Spectrogram(**stft)(whole))} == {count}
 
 
 def test_features_of_audio_that_was_never_whole_are_refused_and_all_of_it_is_listed(tmp_path):

@@ -236,6 +236,8 @@ def test_an_arm_is_one_line_over_labeled_hours_whatever_its_label_settings(tmp_p
     }  # fmt: skip
     plot_hours(rows_over_hours(), "labeled_hours", tmp_path)
     assert (tmp_path / "labeled_hours-test-greedy.png").read_bytes().startswith(b"\x89PNG")
+    plot_hours([*rows_over_hours(), *(one | {"rate": "PER"} for one in rows_over_hours())], "labeled_hours", tmp_path)
+    assert len([*tmp_path.glob("labeled_hours-*.png")]) == 2
 
 
 def test_there_is_no_picture_of_one_amount_of_unlabeled_audio(tmp_path):

@@ -19,7 +19,7 @@ from local.errors import InputError
 from local.manifest import read_table
 from local.text import decode, words
 from local.word_times import align, times
-from tests.conftest import REPOSITORY, borrow, here, speech
+from tests.conftest import REPOSITORY, TINY, borrow, here, speech
 from tests.test_lexicon import needs_kenlm
 
 
@@ -57,6 +57,14 @@ def run(capsys, monkeypatch, module, *arguments) -> tuple[int, str, str]:
     return 0, *capsys.readouterr()
 
 
+def test_a_long_hypothesis_is_aligned_where_its_labels_are():
+    labels = [1 + i % 3 for i in range(200)]
+    frames = np.full((600, 4), -9.0)
+    frames[:, 0] = -0.1
+    frames[1::3, 0], frames[np.arange(1, 600, 3), labels] = -9, -0.1  # a blank, a label, a blank
+    assert align(frames, labels) == [(place, place) for place in range(1, 600, 3)]
+
+
 @pytest.mark.parametrize("arm", ["none", "masked", "masked_frozen"])
 def test_a_file_of_dev_gives_the_hypothesis_of_stage_6(used, capsys, monkeypatch, tmp_path, arm):
     status, output, _ = run(capsys, monkeypatch, transcribe, made(used, arm), *dev(used))
@@ -72,13 +80,14 @@ def test_with_the_language_model_of_stage_6_too(used, capsys, monkeypatch, tmp_p
     monkeypatch.chdir(used)
     for by_itself in (False, True):  # then with no more than what its command line says
         prior = "decoder.prior_weight=[0.0]" if by_itself else "decoder.prior_weight=[0.6]"
-        here(used, 6, 6, "arm=none", "recognizer.updates=0", "decoder=lexicon", prior)
-        stage = max(made(used, "none").glob("lexicon-*"), key=lambda path: path.stat().st_mtime)
+        weak = "decoder.lm_weight=[0.5]"  # or nonsense has no word that is worth its price
+        here(used, 6, 6, "arm=masked", "recognizer.updates=0", "decoder=lexicon", prior, weak)
+        stage = max(made(used, "masked").glob("lexicon-*"), key=lambda path: path.stat().st_mtime)
         chosen = json.loads((stage / "tuning.json").read_text())["dev"][0]
         (lm,) = used.glob("exp/lm/ngram-*")
         weights = ("--lm-weight", chosen["lm_weight"], "--word-score", chosen["word_score"])
         options = ("--lm", lm, *weights) if by_itself else ("--decode", stage)
-        _, output, _ = run(capsys, monkeypatch, transcribe, made(used, "none"), *dev(used), *options)
+        _, output, _ = run(capsys, monkeypatch, transcribe, made(used, "masked"), *dev(used), *options)
         (tmp_path / "hyp").write_text(output)
         expected = hypotheses.read(stage / "dev/text")
         assert any(expected.values()) and hypotheses.read(tmp_path / "hyp") == expected
@@ -107,7 +116,7 @@ def test_another_rate_is_resampled_and_a_name_with_a_space_survives(used, capsys
     resampled, original = json.loads(output)
     assert status == 0 and resampled["duration"] == original["duration"]
     (tmp_path / "hyp").write_text(run(capsys, monkeypatch, transcribe, made(used, "masked"), *files)[1])
-    assert hypotheses.read(tmp_path / "hyp") == {"at 48": resampled["text"], "at 16": original["text"]}
+    assert hypotheses.read(tmp_path / "hyp") == {"at_48": resampled["text"], "at_16": original["text"]}
 
 
 def test_json_and_ctm_tell_when_each_word_was_said(used, capsys, monkeypatch, tmp_path):
@@ -206,6 +215,26 @@ def test_a_checkpoint_may_name_no_class_that_a_module_of_ours_merely_imports():
     for target in ("lightning_modules.fit.shutil.rmtree", "lightning_modules.fit.Path", "lightning_modules.none.At"):
         with pytest.raises(InputError, match=f"{target}: no class of lightning_modules"):
             checkpoint.build({"_target_": target})
+
+
+def test_a_codebook_is_exported_too(tiny, capsys, monkeypatch, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder = borrow(tiny, tmp_path)
+    here(
+        folder,
+        3,
+        5,
+        "arm=masked",
+        "autoencoder=quantized",
+        "recognizer.updates=0",
+        tiny=[*TINY, "autoencoder.updates=0"],
+    )
+    assert run(capsys, monkeypatch, export, made(folder, "masked"), tmp_path / "a.onnx")[0] == 0
+    samples, _ = soundfile.read(dev(folder)[0], dtype="float32")
+    with torch.inference_mode():
+        expected = standalone.load(made(folder, "masked"))(torch.from_numpy(samples)).numpy()
+    (found,) = onnxruntime.InferenceSession(tmp_path / "a.onnx").run(None, {"samples": samples})
+    assert found.shape == expected.shape and np.abs(found - expected).max() < 1e-4
 
 
 def test_onnx_gives_the_same_log_probabilities_at_any_length(used, capsys, monkeypatch, tmp_path):

@@ -59,8 +59,8 @@ class Quantized(Masked):
 
     def nearest(self, vectors: torch.Tensor) -> torch.Tensor:
         """The index of the code nearest to each vector, [B, T, dim] to [B, T]."""
-        book = self.codebook.expand(len(vectors), -1, -1)
-        return torch.cdist(vectors.detach().float(), book, compute_mode="donot_use_mm_for_euclid_dist").argmin(2)
+        book = self.codebook.double()  # in which a product is exact enough, and no autocast touches it
+        return (book.square().sum(1) - 2 * vectors.detach().double() @ book.T).argmin(2)
 
     def quantize(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The codes of vectors [B, T, dim], with the gradient of the vectors, and their indices [B, T]."""
