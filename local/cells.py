@@ -121,6 +121,10 @@ class Cells(Sweeper):
         products = [self.choices(params, arguments) for params in self.products]
         asked = [list(job) for choices in products for job in itertools.product(*choices.values())]
         cells = [self.composition.reduced(job) for job in asked]
+        kept = {override for overrides, _ in cells for override in overrides}
+        if any(cfg.dirs.pretrain for _, cfg in cells):  # `none` alone lacks all of them
+            for lost in sorted({override for job in asked for override in job} - kept):
+                log.warning("%s: no arm here has such a setting, so it does nothing", lost)
         cfg = cells[0][1]
         first, last = stage_number(cfg.stage), stage_number(cfg.stop_stage)
         if first > last:
