@@ -6,6 +6,7 @@ With `-m` the same for every cell of a sweep (local/cells.py), each piece of sha
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -70,6 +71,14 @@ def dev_wer(cfg: DictConfig) -> float | None:
     return float(path.read_text(encoding="utf-8").split()[1]) if path.exists() else None
 
 
+def end(number: int, frame: object) -> None:
+    """Die of a signal, and the workers too: joblib's would each go on with the training that they are at."""
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
 if __name__ == "__main__":
     from local.run import main  # by its importable name, so that workers find it
 
@@ -82,6 +91,7 @@ if __name__ == "__main__":
         sys.exit(f"error: {error}")
     if {"-m", "--multirun"} & set(sys.argv):
         sys.argv[1:] = cells.postponed(sys.argv[1:])
+    signal.signal(signal.SIGTERM, end)
     try:
         main()
     except KeyboardInterrupt:
