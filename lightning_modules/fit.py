@@ -68,13 +68,14 @@ def place(data: Frames, accelerator: str, held: bool = True) -> Frames:
 
 @contextmanager
 def inference(module: Training) -> Iterator[None]:
-    """Use `module`, without gradients; on a GPU in the precision of its training, at which an LSTM is faster there.
+    """Use `module`, without gradients, in the precision of its training and validation, at which it is faster.
 
-    On a processor an utterance alone has to give what it gives in a batch.
+    A processor without bfloat16 takes single precision in its place.
     """
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(module.precision_name)
-    halved = module.device.type == "cuda" and half is not None
-    with torch.inference_mode(), torch.autocast("cuda", half, enabled=halved):
+    kind = module.device.type
+    able = kind == "cuda" or half == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    with torch.inference_mode(), torch.autocast(kind, half, enabled=half is not None and able):
         yield
 
 

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from lightning_modules import checkpoint
 from lightning_modules.batch import Batch, Batcher
 from lightning_modules.encoders import lstm
+from lightning_modules.fit import inference
 from lightning_modules.health import health
 from local import archive, audio, manifest
 from local.config import CONF, plain
@@ -143,6 +144,19 @@ def test_mixed_precision_gives_nearly_the_same_loss(name, data, samples):
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.backends.mkldnn.flags(enabled=able):
         found = loss_of(MODELS[name]()[0], batch)
     assert found.dtype == torch.float32 and found.item() == pytest.approx(expected.item(), rel=0.02)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_stages_use_a_model_in_the_precision_that_it_was_trained_in(precision, data):
+    module = recognizer("arm=none", f"recognizer.precision={precision}")[0].eval()
+    batch = Batcher(data[0], 2000, seed=1).at(0)
+    with torch.no_grad():
+        expected = module(batch.features, batch.lengths)[0]
+    with inference(module):
+        found = module(batch.features, batch.lengths)[0]
+    torch.testing.assert_close(found, expected, atol=0.1, rtol=0)
+    halved = precision == "bf16-mixed" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert torch.equal(found, expected) == (not halved)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -85,7 +85,7 @@ class CTC(Training):
             features, lengths = self.autoencoder.encode(features, lengths)
             features = (features - self.mean) / self.deviation
         hidden, lengths = self.input(features, lengths)
-        return self.output(self.encoder(hidden, lengths)).log_softmax(2), lengths
+        return self.output(self.encoder(hidden, lengths)).log_softmax(2, torch.float32), lengths
 
     def ctc(self, log_probabilities: torch.Tensor, lengths: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The CTC loss of a batch, by label; nothing for what cannot be aligned, which training leaves out before."""
