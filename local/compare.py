@@ -16,14 +16,16 @@ from rich.text import Text
 from local import hypotheses, tables
 from local.edits import Counts, align, count_characters, tally
 from local.errors import InputError, refusals_reported
-from local.manifest import rows
+from local.manifest import read_table
+from local.marker import read_json, write_atomically
 from local.results import difference, fingerprint, matched
 from local.significance import MIN_SEEDS, bootstrap, compare, holm, interval, resample
 
 SYSTEMS = ("system", "hypotheses", "{rate} %, 95 % interval", "sub", "del", "ins", "missing")
 CHANGED = ("system", "against", "utterances better", "worse", "speakers better", "worse")
-WORST = ("system", "utterance", "errors", "baseline's", "of")
-SHOWN = 5  # of the utterances that became worse, for each system
+WHAT, HOW = ("utterances", "speakers"), ("better", "worse")  # its columns
+MOST = ("errors", "baseline's", "of")
+SHOWN = 5  # of what became better or worse, for each system
 BESIDE = (
     "Beside it, the percentile bootstrap over speakers and hypotheses, and NIST's matched-pairs test (MAPSSWE) of one "
     "hypothesis of each system, by number, that of median errors; it knows nothing of other hypotheses:"
@@ -31,6 +33,10 @@ BESIDE = (
 ONE = (
     "A system with fewer than three hypotheses shows nothing of how much training it anew would change: its intervals "
     "are about these hypotheses on other speakers, and there is no p but that of the matched pairs."
+)
+ALIKE = (
+    "All utterances count as one speaker's, by the start of their names, so there is no interval; if they are of "
+    "several, name them: --utt2spk FILE."
 )
 
 
@@ -49,15 +55,22 @@ def arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--utt2spk", type=Path, metavar="FILE", help="Kaldi's map of utterances to speakers")
     parser.add_argument("--characters", action="store_true", help="compare characters, spaces included, not words")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it there too")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write all of it there too, with every utterance and speaker that changed",
+    )
     return parser.parse_args()
 
 
 def named(system: str) -> tuple[str, list[Path]]:
     """A system's name and its hypotheses; of `NAME=FILES` the name, and without one what the first file is called."""
     name, equals, paths = system.partition("=")
-    if not equals or Path(system).exists():
+    if not equals or all(Path(path).exists() for path in system.split(",")):
         name, paths = system.partition(",")[0], system
+    if not (name and all(paths.split(","))):
+        raise InputError(f"{system!r}: expected a file, or NAME=FILE, and several parted by single commas")
     return name, [Path(path) for path in paths.split(",")]
 
 
@@ -66,15 +79,16 @@ def texts(path: Path, side: str) -> dict[str, str]:
     return hypotheses.read(path / f"{side}.trn" if path.is_dir() else path)
 
 
-def speakers(utterances: list[str], utt2spk: Path | None) -> np.ndarray:
-    """The number [U] of each utterance's speaker."""
+def speakers(utterances: list[str], utt2spk: Path | None) -> tuple[list[str], np.ndarray]:
+    """The K names of the speakers, and the number [U] of each utterance's."""
     names = [utterance.partition("-")[0].partition("_")[0] for utterance in utterances]
     if utt2spk:
-        said = {key: speaker for _, key, speaker in rows(utt2spk)}
+        said = read_table(utt2spk)
         if lacking := [utterance for utterance in utterances if utterance not in said]:
             raise InputError(f"{utt2spk}: {lacking[0]} has no speaker ({len(lacking)} such); add a line for each")
         names = [said[utterance] for utterance in utterances]
-    return np.unique(names, return_inverse=True)[1]
+    different, who = np.unique(names, return_inverse=True)
+    return different.tolist(), who
 
 
 def check(path: Path, reference: dict[str, str], found: dict[str, str], where: Path) -> None:
@@ -94,7 +108,7 @@ def print_of(reference: dict[str, str]) -> str:
 
 def tokens(text: str, characters: bool) -> list[str]:
     """What errors are counted in."""
-    return list(text) if characters else text.split()
+    return list(text) if characters else text.split(" ") if text else []
 
 
 def verdict(args: argparse.Namespace) -> dict:
@@ -105,7 +119,7 @@ def verdict(args: argparse.Namespace) -> dict:
     length = np.array([len(text) for text in said])
     if not length.sum():
         raise InputError(f"{args.reference}: {len(reference)} utterances without a word; nothing can be compared")
-    who = speakers(order, args.utt2spk)
+    who_are, who = speakers(order, args.utt2spk)
     words = np.bincount(who, length).astype(int)
     systems: dict[str, dict] = {}
     for name, paths in map(named, args.systems):
@@ -127,7 +141,7 @@ def verdict(args: argparse.Namespace) -> dict:
         errors = np.array([[each.errors for each in one] for one in counts])
         by_speaker = np.array([np.bincount(who, each, len(words)) for each in errors]).astype(int)
         total = sum((each for one in counts for each in one), Counts())
-        systems[name] = {"ops": ops, "total": total, "errors": errors, "speakers": by_speaker, "missing": missing}
+        systems[name] = {"ops": ops, "total": total, "missing": missing, "utterances": errors, "speakers": by_speaker}
     return {
         "rate": "CER" if args.characters else "WER",
         "reference": {
@@ -135,7 +149,7 @@ def verdict(args: argparse.Namespace) -> dict:
             "sha256": print_of(reference), "empty": int((length == 0).sum()),
         },
         "arms": [_system(name, system, words) for name, system in systems.items()],
-        "comparisons": _comparisons(systems, words, order, length),
+        "comparisons": _comparisons(systems, {"utterances": (order, length), "speakers": (who_are, words)}),
     }  # fmt: skip
 
 
@@ -149,9 +163,13 @@ def _system(name: str, system: dict, words: np.ndarray) -> dict:
     }  # fmt: skip
 
 
-def _comparisons(systems: dict[str, dict], words: np.ndarray, order: list[str], length: np.ndarray) -> list[dict]:
-    """Each later system against the first; a system's matched pairs are of its median hypothesis."""
+def _comparisons(systems: dict[str, dict], spoken: dict[str, tuple[list[str], np.ndarray]]) -> list[dict]:
+    """Each later system against the first; a system's matched pairs are of its median hypothesis.
+
+    `spoken` has the names of utterances and of speakers, and how many words each said.
+    """
     (first, baseline), *others = systems.items()
+    words = spoken["speakers"][1]
     drawn = resample(np.concatenate([system["speakers"] for system in systems.values()]), words)
     ends = np.cumsum([len(system["speakers"]) for system in systems.values()])
     rates = dict(zip(systems, np.split(drawn, ends[:-1]), strict=True))
@@ -159,23 +177,17 @@ def _comparisons(systems: dict[str, dict], words: np.ndarray, order: list[str], 
     for name, system in others:
         result = compare(baseline["speakers"], system["speakers"], words)
         drawn = (None, None) if result.low is None else bootstrap(rates[first], rates[name])
-        medians = [_median(one["errors"]) for one in (system, baseline)]
+        medians = [_median(one["utterances"]) for one in (system, baseline)]
         pairs = matched(baseline["ops"][medians[1]], system["ops"][medians[0]], [i + 1 for i in medians])
-        means = [one["errors"].mean(0) for one in (baseline, system)]
-        spoken = [one["speakers"].mean(0) for one in (baseline, system)]
-        worst = np.argsort(means[0] - means[1], kind="stable")[:SHOWN]
+        changed = {
+            what: _changed(names, *(one[what].mean(0) for one in (baseline, system)), count)
+            for what, (names, count) in spoken.items()
+        }
         found.append(
             {"baseline": first, "baseline_signature": "", "arm": name, "signature": "", "frontend": ""}
             | difference(result)
             | {"bootstrap": list(drawn), "matched_pairs": pairs}
-            | {"utterances": _changed(*means), "speakers": _changed(*spoken)}
-            | {
-                "worst": [
-                    [order[i], float(means[1][i]), float(means[0][i]), int(length[i])]
-                    for i in worst
-                    if means[1][i] > means[0][i]
-                ]
-            }
+            | changed
         )
     for comparison, p in zip(found, holm([c["p"] for c in found]), strict=True):
         comparison["p_holm"] = p
@@ -187,9 +199,22 @@ def _median(errors: np.ndarray) -> int:
     return int(np.argsort(errors.sum(1), kind="stable")[(len(errors) - 1) // 2])
 
 
-def _changed(before: np.ndarray, after: np.ndarray) -> list[int]:
-    """How many became better, and how many worse."""
-    return [int((after < before).sum()), int((after > before).sum())]
+def _changed(names: list[str], before: np.ndarray, after: np.ndarray, length: np.ndarray) -> dict[str, list]:
+    """Name, errors, the baseline's, and of how many, of what became better and of what became worse, the most first."""
+    order = np.argsort(before - after, kind="stable")
+    rows = [(names[i], float(after[i]), float(before[i]), int(length[i])) for i in order]
+    worse = [row for row in rows if row[1] > row[2]]
+    return {"better": [row for row in reversed(rows) if row[1] < row[2]], "worse": worse}
+
+
+def _most(found: dict, what: str, how: str) -> tables.Section:
+    """A table of the utterances or speakers that became better or worse by most, system after system."""
+    rows = [
+        [comparison["arm"], name, f"{after:g}", f"{before:g}", str(length)]
+        for comparison in found["comparisons"]
+        for name, after, before, length in comparison[what][how][:SHOWN]
+    ]
+    return tables.Section(f"{what.capitalize()} that became {how}, the most first:", ("system", what[:-1], *MOST), rows)
 
 
 def show(found: dict, console: Console) -> None:
@@ -218,13 +243,17 @@ def show(found: dict, console: Console) -> None:
     tables.print_section(tables.Section("", header, systems), console, width)
     if any(one["missing"] for one in found["arms"]):
         say("missing hypotheses count as all deletions\n")
-    changed = [[c["arm"], c["baseline"], *map(str, c["utterances"] + c["speakers"])] for c in found["comparisons"]]
-    worst = [[c["arm"], key, f"{a:g}", f"{b:g}", str(n)] for c in found["comparisons"] for key, a, b, n in c["worst"]]
+    changed = [
+        [c["arm"], c["baseline"], *(str(len(c[what][how])) for what in WHAT for how in HOW)]
+        for c in found["comparisons"]
+    ]
     sections = tables.comparisons(found, BESIDE) if found["comparisons"] else []
-    sections += [tables.Section("", CHANGED, changed), tables.Section("Utterances that became worst:", WORST, worst)]
+    sections += [tables.Section("", CHANGED, changed), *(_most(found, what, how) for what in WHAT for how in HOW)]
     for section in sections:
         if section.rows:
             tables.print_section(section, console, width)
+    if reference["speakers"] == 1:
+        say(ALIKE)
     if any(one["hypotheses"] < MIN_SEEDS for one in found["arms"]):
         say(ONE)
     named = tables.names(found)
@@ -236,10 +265,12 @@ def main() -> None:
     """Compare, show, and write if asked to."""
     args = arguments()
     try:
+        if args.json and args.json.exists() and not (args.json.is_file() and read_json(args.json)):
+            raise InputError(f"{args.json}: is there, and no JSON; name another file, or remove it")
         found = verdict(args)
         if args.json:
             with refusals_reported(args.json):
-                args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+                write_atomically(args.json, json.dumps(found, indent=1) + "\n")
     except InputError as error:
         sys.exit(f"error: {error}")
     console = Console()

@@ -38,6 +38,8 @@ def main() -> None:
             raise InputError(f"{' and '.join(lacking)}: not installed; pip install onnx==1.23.2 onnxscript==0.7.2")
         if not args.out.parent.is_dir():
             raise InputError(f"{args.out.parent}: no such folder for {args.out.name}; make it, or name another")
+        if args.out.exists() and not args.out.is_file() or args.out.resolve() == args.checkpoint.resolve():
+            raise InputError(f"{args.out}: expected the name of the file to write; name another")
         from lightning_modules import onnx, standalone
 
         recognizer = standalone.load(args.checkpoint)

@@ -8,6 +8,7 @@ from flashlight.lib.text.decoder.kenlm import KenLM
 from flashlight.lib.text.dictionary import Dictionary
 
 from local.errors import InputError
+from local.marker import damage, read_marker
 
 UNKNOWN = "<unk>"
 MARKS = ("<s>", "</s>", UNKNOWN)
@@ -39,15 +40,23 @@ def listed(lines: Iterable[str]) -> Iterator[str]:
 
 
 class Model:
-    """A directory with `lm.bin`, its `words`, and `further` ones that it lacks; scores are log10 probabilities."""
+    """A directory with `lm.bin`, its `words`, and `further` ones that it lacks; scores are log10 probabilities.
+
+    Raises InputError if it is damaged.
+    """
 
     def __init__(self, directory: Path) -> None:
+        if lost := damage(Path(directory), read_marker(directory) or {"outputs": {}}):
+            raise InputError(f"{lost}: is not as stage 6 wrote it; remove {directory}, and run stage 6 again")
         words, further = ((Path(directory) / name).read_text(encoding="utf-8").split() for name in ("words", "further"))
         self.entries, self.unknown = [*words, UNKNOWN, *further], len(words)
         self.dictionary = Dictionary()
         for word in self.entries:
             self.dictionary.add_entry(word)
-        self.kenlm = KenLM(str(Path(directory) / "lm.bin"), self.dictionary)
+        try:
+            self.kenlm = KenLM(str(Path(directory) / "lm.bin"), self.dictionary)
+        except RuntimeError:  # which tells where in its source it was thrown
+            raise InputError(f"{directory}/lm.bin: KenLM cannot read it; remove {directory}, and run stage 6") from None
 
     def unigrams(self) -> Iterator[tuple[int, str, float]]:
         """The number of each word, and its score by itself: of a further one, that of any unknown word."""

@@ -14,7 +14,8 @@ the speakers of the data directory.
 
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -166,19 +167,29 @@ def _table(what: str, rows: Iterable[tuple[str, tuple[int, Counts, Counts]]]) ->
     return lines
 
 
-def _read(path: Path) -> list[str]:
+@contextmanager
+def _lines(path: Path) -> Iterator[list[str]]:
+    """The lines of a file, and an InputError if it is not there, or they turn out to be others than are written."""
     if not path.is_file():
+        if splits := sorted(other.parent.name for other in path.parent.glob(f"*/{path.name}")):
+            raise InputError(f"{path}: not found; name the folder of a split: {path.parent / splits[0]}")
         raise InputError(f"{path}: not found; score this directory first")
-    return path.read_text(encoding="utf-8").splitlines()
+    try:
+        yield path.read_text(encoding="utf-8").splitlines()
+    except (ValueError, IndexError) as error:  # of which text that is not UTF-8 is one
+        raise InputError(
+            f"{path}: is not as stage 7 wrote it ({error}); remove its folder, and score it again"
+        ) from None
 
 
 def read_counts(directory: Path, by: str = "per_spk") -> Scores:
     """The counts by speaker, or those of `per_group`, that `write_scores` left in `directory`.
 
-    Raises InputError if they are not there.
+    Raises InputError if they are not there, or damaged; the others below likewise.
     """
-    rows = [line.split() for line in _read(Path(directory) / by)[1:]]
-    numbers = [[int(row[i]) for i in (1, 2, 3, 4, 5, 7, 8, 9, 10)] for row in rows]
+    with _lines(Path(directory) / by) as lines:
+        rows = [line.split() for line in lines[1:]]
+        numbers = [[int(row[i]) for i in (1, 2, 3, 4, 5, 7, 8, 9, 10)] for row in rows]
     utterances, *table = np.array(numbers, int).reshape(-1, 9).T
 
     def counts(length, sub, del_, ins) -> Counts:
@@ -188,27 +199,31 @@ def read_counts(directory: Path, by: str = "per_spk") -> Scores:
 
 
 def read_alignments(directory: Path) -> list[Alignment]:
-    """Each utterance's alignment, in the order of ids. Raises InputError if they are not there."""
-    lines = [line.split() for line in _read(Path(directory) / "per_utt")]
+    """Each utterance's alignment, in the order of ids."""
     found = []
-    for (key, _, *reference), (_, _, *hypothesis), (_, _, *ops), _ in zip(*[iter(lines)] * 4, strict=True):
-        said = [word for word, op in zip(reference, ops, strict=True) if op != "I"]
-        heard = [word for word, op in zip(hypothesis, ops, strict=True) if op != "D"]
-        found.append(Alignment(key, said, heard, "".join(ops)))
+    with _lines(Path(directory) / "per_utt") as lines:
+        steps = zip(*[map(str.split, lines)] * 4, strict=True)
+        for (key, _, *reference), (_, _, *hypothesis), (_, _, *ops), _ in steps:
+            said = [word for word, op in zip(reference, ops, strict=True) if op != "I"]
+            heard = [word for word, op in zip(hypothesis, ops, strict=True) if op != "D"]
+            found.append(Alignment(key, said, heard, "".join(ops)))
     return found
 
 
 def read_confusions(directory: Path) -> Counter[tuple[str, str]]:
-    """How often each pair of unlike words is confused. Raises InputError if that is not there."""
-    lines = (line.split() for line in _read(Path(directory) / "confusions"))
-    return Counter({(reference, hypothesis): int(count) for count, reference, hypothesis in lines})
+    """How often each pair of unlike words is confused."""
+    with _lines(Path(directory) / "confusions") as lines:
+        rows = map(str.split, lines)
+        return Counter({(reference, hypothesis): int(count) for count, reference, hypothesis in rows})
 
 
 def read_worst(directory: Path) -> list[str]:
-    """The utterances with the most errors. Raises InputError if they are not there."""
-    return [line.split()[0] for line in _read(Path(directory) / "worst")]
+    """The utterances with the most errors."""
+    with _lines(Path(directory) / "worst") as lines:
+        return [line.split()[0] for line in lines]
 
 
 def read_ops(directory: Path) -> list[str]:
-    """Each utterance's ops, a letter a token, in the order of ids. Raises InputError if they are not there."""
-    return ["".join(line.split()[2:]) for line in _read(Path(directory) / "per_utt")[2::4]]
+    """Each utterance's ops, a letter a token, in the order of ids."""
+    with _lines(Path(directory) / "per_utt") as lines:
+        return ["".join(line.split()[2:]) for line in lines[2::4]]

@@ -5,6 +5,7 @@ A bad file gets a line, and the others are transcribed; the exit status is then 
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -49,6 +50,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lm-weight", type=float, metavar="W", help=f"weight of --lm ({LM_WEIGHT:g})")
     parser.add_argument("--word-score", type=float, metavar="S", help="with --lm, added for each word (0)")
     args = parser.parse_args()
+    if not all(math.isfinite(number) for number in (args.lm_weight, args.word_score) if number is not None):
+        parser.error("--lm-weight and --word-score are to be finite numbers")
     if not args.lm and (args.lm_weight is not None or args.word_score is not None):
         parser.error("--lm-weight and --word-score go with --lm")
     return args
@@ -65,6 +68,8 @@ def decoder(args: argparse.Namespace, units: str | list[str]) -> Callable:
             raise InputError(f"{args.decode}: no finished folder of stage 6; run stage 6 (decode), or name another")
         settings |= {key: [value] for key, value in (tuning["dev"][0] if tuning else {}).items() if key in settings}
         settings["prior"] = read_json(args.decode / "prior.json")
+        if "prior_weight" in settings and settings["prior"] is None:
+            raise InputError(f"{args.decode}/prior.json: not there, or cut; run stage 6 again")
     elif args.lm:
         settings = yaml.safe_load((CONF / "decoder/lexicon.yaml").read_text(encoding="utf-8"))
         weight = LM_WEIGHT if args.lm_weight is None else args.lm_weight

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,52 @@ def test_sentences_of_dev_are_refused_where_stage_1_did_not_see_the_text(spoken)
 def test_a_split_that_the_corpus_lacks_is_named_by_stage_6(tiny, tmp_path):
     with pytest.raises(InputError, match=r"^decoder.splits: tset is no split of this corpus; expected pretrain, train"):
         here(borrow(tiny, tmp_path), 5, 6, "arm=none", "decoder.splits=[dev,tset]")
+
+
+@pytest.mark.parametrize(
+    "decoder, setting, message",
+    [
+        ("lexicon", "decoder.beam=0", "decoder.beam=0: expected a whole number, 1 or more"),
+        ("beam", "decoder.beam=2.5", "decoder.beam=2.5: expected a whole number"),
+        ("lexicon", "decoder.threshold=-1", "decoder.threshold=-1: expected a number above 0"),
+        ("lexicon", "decoder.lm_weight=[]", "decoder.lm_weight=.*: expected a list of numbers"),
+        ("lexicon", "decoder.word_score=[0,a]", "decoder.word_score=.*: expected a list of numbers"),
+        ("lexicon", "lm.order=0", "lm.order=0: expected a whole number"),
+        ("lexicon", "lm.order=9", "lm.order=9: expected 6 at most"),
+        ("lexicon", "lm.prune=[]", r"lm.prune=\[\]: expected a list of whole numbers"),
+        ("lexicon", "lm.prune=[0,2,1]", "lm.prune=.*: expected a list of whole numbers, none less than that before"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_the_training(tiny, tmp_path, decoder, setting, message):
+    folder = borrow(tiny, tmp_path)
+    with pytest.raises(InputError, match=f"^{message}"):
+        here(folder, 5, 6, "arm=none", f"decoder={decoder}", setting, "recognizer.updates=400")
+    assert not list(folder.glob("exp/espeak/*/none-*/"))
+
+
+@needs_kenlm
+def test_pruning_leaves_rare_ngrams_out(spoken):
+    (spoken / "some.txt").write_text("a quick fox\na quick fox\na lazy dog\n" * 3 + "one rare lion\n")
+    sizes = []
+    for prune in ("[0,0,0]", "[0,0,1]"):
+        before = {*spoken.glob("exp/lm/ngram-*")}
+        here(spoken, 6, 6, "arm=none", "decoder=lexicon", "lm.text=some.txt", f"lm.prune={prune}")
+        (new,) = {*spoken.glob("exp/lm/ngram-*")} - before
+        sizes.append((new / "lm.bin").stat().st_size)
+    assert sizes[1] < sizes[0]
+
+
+def test_without_cmake_the_builder_of_kenlm_names_it(tmp_path):
+    """Run beside an environment that has all that Python needs, on a PATH of what a bare system has."""
+    for tool in ("bash", "dirname", "cmp", "sh"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    (tmp_path / "python").write_text(f'#!/bin/sh\ncase "$2" in *kenlm*) exit 1;; esac\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    done = subprocess.run(
+        [REPOSITORY / "local/install_kenlm.sh"], env={"PATH": str(tmp_path), "VIRTUAL_ENV": sys.prefix + "/."},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("error: cmake is not there; on Debian and Ubuntu: apt-get")
 
 
 def test_without_kenlm_it_says_how_to_get_it(tiny, tmp_path, monkeypatch):

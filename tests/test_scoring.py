@@ -296,6 +296,20 @@ def test_what_cannot_be_shown_is_refused_in_one_line(tmp_path, arguments, messag
     assert printed(tmp_path, "local.align", *arguments, status=1) == message
 
 
+@pytest.mark.parametrize(
+    "name, damaged",
+    [("per_utt", lambda text: text[:60]), ("worst", lambda text: b"\n" + text), ("worst", lambda _: b"\xff")],
+)
+def test_a_score_that_is_damaged_is_refused_in_one_line(tmp_path, name, damaged):
+    write_scores(tmp_path / "test", REFERENCES, HYPOTHESES, SPEAKERS)
+    above = printed(tmp_path, "local.align", ".", status=1)
+    assert above == "error: per_utt: not found; name the folder of a split: test\n"
+    path = tmp_path / "test" / name
+    path.write_bytes(damaged(path.read_bytes()))
+    found = printed(tmp_path, "local.align", "test", status=1)
+    assert found.startswith(f"error: test/{name}: is not as stage 7 wrote it (") and found.count("\n") == 1
+
+
 def stage(folder: Path, references: dict[str, str], heard: str, *settings: str) -> Path:
     """Run stage 7 on a data directory of these references and a decoder's file of what was heard."""
     utterances = [Utterance(u, SPEAKERS[u], "/a.wav", 2.5, text, "f") for u, text in references.items()]

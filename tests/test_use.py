@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -209,6 +210,41 @@ def test_what_cannot_be_used_by_itself_is_refused_in_a_line(used, capsys, monkey
         assert status == 1 and message in error and "\n" not in error
     status, _, error = run(capsys, monkeypatch, transcribe, made(used, "none"), file, file)
     assert status == 1 and "two files of one name" in error
+
+
+@needs_kenlm
+def test_a_damaged_language_model_or_prior_is_refused_in_a_line(used, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(used)
+    here(used, 6, 6, "arm=none", "recognizer.updates=0", "decoder=lexicon")
+    (stage,) = (path.parent for path in made(used, "none").glob("lexicon-*/done.json"))
+    (model,) = used.glob("exp/lm/ngram-*")
+    cut, decoded = (Path(shutil.copytree(source, tmp_path / source.name)) for source in (model, stage))
+    whole = (model / "lm.bin").read_bytes()
+
+    def refused(*options) -> str:
+        status, _, error = run(capsys, monkeypatch, transcribe, made(used, "none"), dev(used)[0], *options)
+        assert status == 1 and "\n" not in error
+        return error
+
+    (cut / "lm.bin").write_bytes(whole[:-20])
+    assert f"{cut}/lm.bin: is not as stage 6 wrote it" in refused("--lm", cut)
+    (cut / "done.json").unlink()
+    (cut / "lm.bin").write_bytes(whole[:100])
+    assert f"{cut}/lm.bin: KenLM cannot read it" in refused("--lm", cut)
+    (decoded / "prior.json").write_text("[0.5, 0.5]")
+    assert "prior of 2 numbers, expected one for blank and each of" in refused("--decode", decoded)
+    (decoded / "prior.json").unlink()
+    assert "prior.json: not there, or cut; run stage 6 again" in refused("--decode", decoded)
+
+
+def test_nothing_but_a_file_is_replaced_by_an_export(used, capsys, monkeypatch, tmp_path):
+    checkpoint = shutil.copy(made(used, "none") / "recognizer.pt", tmp_path / "copy.pt")
+    before = Path(checkpoint).read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    for out in (tmp_path, tmp_path / "pipe", checkpoint):
+        status, _, error = run(capsys, monkeypatch, export, checkpoint, out)
+        assert status == 1 and error.startswith(f"error: {out}: expected the name of the file to write")
+    assert Path(checkpoint).read_bytes() == before and {path.name for path in tmp_path.iterdir()} == {"copy.pt", "pipe"}
 
 
 def test_a_checkpoint_may_name_no_class_that_a_module_of_ours_merely_imports():

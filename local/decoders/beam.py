@@ -57,6 +57,8 @@ class Beam(Search):
                 f"{error.name or 'kenlm'}: no Python module of that name, and decoder=beam_lm needs it; "
                 "local/install_kenlm.sh"
             ) from None
+        except OSError:  # which tells where in KenLM's source it was thrown
+            raise InputError(f"{lm}/lm.bin: KenLM cannot read it; remove {lm}, and run stage 6") from None
         self.use(**{name: values[0] for name, values in self.choices.items()})
 
     def use(self, **setting: float) -> None:

@@ -37,6 +37,10 @@ class Lexicon(Search):
         self.check(units)
         self.beam = (beam, min(tokens, 1 + len(units)), threshold)
         self.prior = np.zeros(1 + len(units), np.float32) if prior is None else np.array(prior, np.float32)
+        if self.prior.shape != (1 + len(units),):
+            raise InputError(
+                f"prior of {self.prior.size} numbers, expected one for blank and each of {len(units)} units"
+            )
         self.choices = {"lm_weight": lm_weight, "word_score": word_score, "prior_weight": prior_weight}
         self.model, self.space = Model(lm), 1 + units.index(SPACE)
         self.trie = Trie(1 + len(units), self.space)

@@ -5,6 +5,7 @@ What a decoder lets choose, dev chooses: `tuning.json` has the trials, and what 
 
 import json
 import logging
+import math
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from hydra.utils import get_class
 
 from local import ark, manifest
-from local.config import plain
+from local.config import check_positive, check_whole, plain
 from local.corpora import check_splits
 from local.errors import InputError
 from local.frontend import source
@@ -29,6 +30,14 @@ def _check(cfg) -> None:
     count = cfg.decoder.nbest
     if count is not None and (not isinstance(count, int) or count < 1):
         raise InputError(f"decoder.nbest={count}: expected how many hypotheses to keep, 1 or more, or null")
+    settings = plain(cfg, "decoder")
+    for name in settings.keys() & {"beam", "tokens"}:
+        check_whole(f"decoder.{name}", settings[name])
+    for name in settings.keys() & {"threshold", "token_threshold"}:
+        check_positive(f"decoder.{name}", settings[name], 10)
+    for name in settings.keys() & {"lm_weight", "word_score", "prior_weight"}:
+        if not settings[name] or not all(isinstance(v, int | float) and math.isfinite(v) for v in settings[name]):
+            raise InputError(f"decoder.{name}={settings[name]}: expected a list of numbers, of which dev chooses one")
     get_class(cfg.decoder._target_).check(plain(cfg, "units")["inventory"])
 
 

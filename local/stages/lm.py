@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from local import audit, manifest
-from local.config import plain
+from local.config import check_whole, plain
 from local.corpora import normalizer
 from local.errors import InputError
 from local.labels import subset
@@ -17,9 +17,16 @@ from local.text import fold
 
 log = logging.getLogger(__name__)
 TOOLS = ("lmplz", "build_binary")
+HIGHEST = 6  # order that KenLM is built for
 
 
-def _tools(cfg) -> None:
+def _check(cfg) -> None:
+    check_whole("lm.order", cfg.lm.order)
+    if cfg.lm.order > HIGHEST:
+        raise InputError(f"lm.order={cfg.lm.order}: expected {HIGHEST} at most, which KenLM is built for")
+    prune = cfg.lm.prune
+    if not prune or not all(type(each) is int and each >= 0 for each in prune) or list(prune) != sorted(prune):
+        raise InputError(f"lm.prune={prune}: expected a list of whole numbers, none less than that before, as [0,0,1]")
     for tool in TOOLS:
         if not shutil.which(tool):
             raise InputError(
@@ -27,7 +34,7 @@ def _tools(cfg) -> None:
             )
 
 
-@stage(writes="lm", reads=("data", "features"), check=_tools)
+@stage(writes="lm", reads=("data", "features"), check=_check)
 def run(cfg, partial) -> list[str]:
     from local.ngram import Model, vocabulary
 
