@@ -60,15 +60,27 @@ def restored(settings: dict, state: dict) -> torch.nn.Module:
     return module.eval()
 
 
-def load(path: Path, features: str) -> tuple[torch.nn.Module, dict]:
-    """A module, in evaluation mode on the CPU, and its settings.
+def load(path: Path, features: str, asked: dict | None = None) -> tuple[torch.nn.Module, dict]:
+    """A module, in evaluation mode on the CPU, and its settings, which are to agree with those that are `asked` for.
 
-    Raises InputError if the file is cut or was trained on other features.
+    Raises InputError if the file is cut, or was trained on other features or is of another architecture.
     """
     checkpoint = read(path)
+    if lacking := [key for key in ("settings", "state", "features") if key not in checkpoint]:
+        raise InputError(f"{path}: has no {lacking[0]}, so it is no checkpoint of ours; run its stage again")
     if checkpoint["features"] != features:
         raise InputError(
             f"{path}: trained on features {checkpoint['features']}, but given {features}; "
             "train on these features, or name the archive of those"
         )
-    return restored(checkpoint["settings"], checkpoint["state"]), checkpoint["settings"]
+    found = checkpoint["settings"]
+    for key, value in sorted((asked or {}).items()):  # the class first
+        if found.get(key) != value:
+            raise InputError(
+                f"{path}: made with {key}={found.get(key)}, but {key}={value} is asked for, so it is of another "
+                "training; remove its folder, and run its stage again"
+            )
+    try:
+        return restored(found, checkpoint["state"]), found
+    except RuntimeError:  # torch's, with a line for each tensor
+        raise InputError(f"{path}: its weights are not those of its settings; run its stage again") from None

@@ -1,12 +1,15 @@
 """The course of a training: on disk whatever the logger, on the terminal while it runs."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
+
+from local.errors import InputError
 
 log = logging.getLogger(__name__)
 LINE_EVERY = 15  # seconds
@@ -54,6 +57,11 @@ class History(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Add a row and log it."""
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        if not math.isfinite(metrics.get("val_loss", 0)):  # weights may be so since the last loss of training
+            raise InputError(
+                f"{module.name}: the loss on dev is {metrics['val_loss']} at step {trainer.global_step}, expected a "
+                "finite number; lower its learning rate"
+            )
         row = {
             "step": trainer.global_step,
             "loss": float(sum(self.losses)) / max(1, len(self.losses)),

@@ -27,6 +27,8 @@ from local.frames import Frames, OnDisk
 from local.manifest import read_table
 from local.marker import write_atomically
 
+STILL = 1e-3  # of the largest deviation, up to which a dimension hardly moves
+
 
 class Writer:
     """One shard of an archive, written into `partial`; its scp lines name `final`, where `partial` will be.
@@ -176,9 +178,14 @@ def moments(directory: Path, cmvn: str, ids: list[str]) -> tuple[torch.Tensor, t
 
 
 def statistics(directory: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation [width] over all frames of an archive, float32."""
+    """Mean and standard deviation [width] over all frames of an archive, float32.
+
+    A dimension that hardly moves, as a dead unit, has the largest deviation: divided by its own, what a fine-tuned
+    encoder makes of it later would be thousands of times as large as the others.
+    """
     reader = Reader(directory / "cmvn.scp")
-    return _moments(sum(reader[key] for key in reader.places))
+    mean, deviation = _moments(sum(reader[key] for key in reader.places))
+    return mean, np.where(deviation > STILL * deviation.max(), deviation, deviation.max())
 
 
 def _moments(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -55,6 +55,9 @@ def _wrong(settings: dict | None) -> Iterator[str]:
         yield f"speeds={speeds}; expected factors from 0.5 to 2, such as [0.9,1.0,1.1]"
     if not (_numbers(snr, -100, 100) and len(snr) == 2 and snr[0] <= snr[1]):
         yield f"snr={snr}; expected the lowest and the highest in dB, such as [5,20]"
+    for key in NAMES:
+        if settings[key] and not isinstance(settings[key], str):
+            yield f"{key}={settings[key]}; expected the name of a folder"
     if not _numbers([share], 0, 1):
         yield f"share={share}; expected a number from 0 to 1"
 

@@ -97,9 +97,9 @@ class Cells(Sweeper):
             if begin > end or (status and STAGES[end] == "report"):
                 continue
             count = self.shared(cells, begin) if end == 2 else ""
-            if begin in (3, 4) and last >= 6 and not cells[0][1].dry_run:
+            if begin in (3, 4) and last >= 5 and not cells[0][1].dry_run:
                 for _, cfg in _jobs(cells, "decode"):
-                    foresee(cfg)
+                    foresee(cfg, decodes=last >= 6)
             groups = [(cells, begin, end)]
             if end == 4 and last > 4 and not cells[0][1].dry_run:
                 # A processor that pretraining leaves idle has recognizers to train that do not wait for it.

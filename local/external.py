@@ -6,6 +6,7 @@ Commands in it are not executed, and nothing but binary matrices is read: kaldii
 a pickle.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,12 +27,16 @@ class External:
     """
 
     def __init__(self, scp: str | None, frame_shift: float, own: float) -> None:
-        if not scp or not Path(scp).exists():
+        if not isinstance(scp, str) or not scp or not Path(scp).exists():
             raise InputError(
                 f"autoencoder.scp={scp}: expected a feats.scp with all utterances, or a folder with <split>/feats.scp; "
                 "name one that is there"
             )
-        if not frame_shift >= own or abs(frame_shift / own - round(frame_shift / own)) > 0.01:
+        if (
+            not isinstance(frame_shift, int | float)
+            or not own <= frame_shift < math.inf
+            or abs(frame_shift / own - round(frame_shift / own)) > 0.01
+        ):
             raise InputError(f"autoencoder.frame_shift={frame_shift}: expected a multiple of {own}, the features' own")
         self.scp, self.frame_shift = Path(scp), frame_shift
         self.widths: dict[int, list[str]] = {}

@@ -6,6 +6,7 @@ An inventory is a list of pieces in the order in which they merge, single charac
 """
 
 import io
+import json
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -55,7 +56,7 @@ def main(path: str, count: str) -> None:
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     if Path(path).name == "text":  # Kaldi's, an utterance id before each sentence
         lines = [line.partition(" ")[2] for line in lines]
-    print("inventory:", "[" + ", ".join(f'"{piece}"' for piece in learn(lines, int(count))) + "]")
+    print("inventory:", json.dumps(learn(lines, int(count)), ensure_ascii=False))
 
 
 if __name__ == "__main__":
@@ -63,5 +64,7 @@ if __name__ == "__main__":
         sys.exit("error: expected a file of text and the number of pieces: python -m local.pieces TEXT COUNT")
     try:
         main(*sys.argv[1:])
-    except RuntimeError as error:  # sentencepiece's, of a count that the text cannot have
+    except UnicodeDecodeError:
+        sys.exit(f"error: {sys.argv[1]}: not UTF-8, expected sentences, or a Kaldi text")
+    except (RuntimeError, ValueError) as error:  # sentencepiece's, of a count that the text cannot have
         sys.exit(f"error: {sys.argv[1]}: {str(error).splitlines()[-1]}; ask for another number of pieces")

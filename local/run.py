@@ -59,8 +59,8 @@ def main(cfg: DictConfig) -> float | None:
 def run_stages(cfg: DictConfig) -> None:
     """Those that the configuration asks for, of one cell."""
     names = stages_of(cfg)
-    if "decode" in names and not cfg.dry_run:
-        foresee(cfg)
+    if "finetune" in names and not cfg.dry_run:
+        foresee(cfg, "decode" in names)
     for name in names:
         stage_named(name)(cfg)
 

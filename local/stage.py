@@ -243,13 +243,16 @@ def settled(cfg: DictConfig, names: tuple[str, ...]) -> list[tuple[Stage, str]] 
     return found
 
 
-def foresee(cfg: DictConfig) -> None:
-    """Raise InputError for what stage 6 would refuse by its settings, before hours of training come to that."""
+def foresee(cfg: DictConfig, decodes: bool) -> None:
+    """Raise InputError for what stage 5, and 6 if it `decodes`, would refuse by their settings.
+
+    Before hours of training come to that.
+    """
     finetune, decode, lm = map(stage_named, ("finetune", "decode", "lm"))
     first = cfg.dirs.decode if finetune.plan(cfg)[0] == "done" else cfg.dirs.finetune
     try:
         with refusals_reported(first):
-            for one in (decode, lm):
+            for one in (finetune, decode, lm) if decodes else (finetune,):
                 if cfg.dirs[one.writes] is not None and one.plan(cfg)[0] != "done":
                     one.check(cfg)
     except InputError as error:

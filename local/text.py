@@ -5,6 +5,19 @@ from local.errors import InputError
 from local.manifest import Utterance
 
 
+def check_units(units: dict) -> None:
+    """Raise InputError unless the settings `units` name units, each once, and say what is folded and scored alike."""
+    inventory = units.get("inventory")
+    listed = isinstance(inventory, list) and all(isinstance(unit, str) and unit for unit in inventory)
+    if not inventory or not (listed or isinstance(inventory, str)):
+        raise InputError(f"units.inventory={inventory!r}: expected a string of characters, or a list of symbols")
+    if twice := [unit for unit in inventory if inventory.count(unit) > 1]:
+        raise InputError(f"units.inventory has {twice[0]!r} twice, expected each once; leave one out")
+    for name in ("folding", "scoring"):
+        if not isinstance(units.get(name), dict):
+            raise InputError(f"units.{name}={units.get(name)}: expected a symbol for each that is replaced, or {{}}")
+
+
 def fold(text: str, folding: dict[str, str]) -> str:
     """Each symbol of `text` replaced by what `folding` has for it, or left out if that is empty."""
     return " ".join(folding.get(symbol, symbol) for symbol in text.split() if folding.get(symbol, symbol))

@@ -163,6 +163,14 @@ def test_a_training_that_is_refused_on_its_way_keeps_its_checkpoints(tiny, tmp_p
     assert list(folder.glob("exp/pretrain/*.partial/checkpoints/last.ckpt"))
 
 
+def test_weights_that_are_not_finite_after_the_last_update_end_the_training(tiny, tmp_path):
+    folder = borrow(tiny, tmp_path)
+    once = ("recognizer.updates=1", "recognizer.check_every=1", "recognizer.learning_rate=1e38")
+    output = recipe(folder, "stage=5", "stop_stage=6", "arm=none", "seed=1", "logger=csv", *once, status=1)
+    assert "error: ctc: the loss on dev is nan at step 1, expected a finite number; lower its learning rate" in output
+    assert {path.suffix for path in folder.glob("exp/espeak/*/none-*/")} <= {".partial"}
+
+
 def test_decoding_killed_before_any_of_its_file_operations_ends_in_the_same_files(tiny, tmp_path):
     folder = shutil.copytree(tiny, tmp_path / "job", ignore=lambda _, names: [n for n in names if "greedy-" in n])
     command = [sys.executable, "-m", "tests.bench.crashes", "--stages", "6", "6", "--folder", str(folder)]

@@ -48,6 +48,9 @@ class Autoencoder(Training, ABC):
         """The parameters that a recognizer carries along, layer by layer from the input on: all in one."""
         return [[p for name, p in self.named_parameters() if not name.startswith("decoder.")]]
 
+    def check_features(self, extractor: dict) -> None:
+        """Raise InputError for features, by the settings of what extracts them, that it cannot read: any can be."""
+
     def initialize(self, batches: Batcher) -> None:
         """What is computed from all of the unlabeled audio before the first update: nothing."""
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_modules.autoencoders.masked import Masked
 from lightning_modules.batch import Batcher, padding_mask, seed_of
+from local.errors import InputError
 
 SAMPLED = 20_000  # vectors that the clusters are fitted to
 ITERATIONS = 15
@@ -28,8 +29,9 @@ class Clustered(Masked):
         self.register_buffer("means", torch.zeros(clusters, stride * input_dim))
 
     def grouped(self, features: torch.Tensor) -> torch.Tensor:
-        """[B, T, D] to [B, T / stride, stride * D]."""
-        return features.unflatten(1, (-1, self.stride)).flatten(2)
+        """[B, T, D] to [B, ceil(T / stride), stride * D], with zeros behind the end."""
+        whole = nn.functional.pad(features, (0, 0, 0, -features.shape[1] % self.stride))
+        return whole.unflatten(1, (-1, self.stride)).flatten(2)
 
     @torch.no_grad()
     def initialize(self, batches: Batcher) -> None:
@@ -44,6 +46,11 @@ class Clustered(Masked):
             found.append(groups[padding_mask(batch.lengths // self.stride, groups.shape[1])].cpu())
             step += 1
         vectors = torch.cat(found)[:SAMPLED].numpy()
+        if len(vectors) < len(self.means):
+            raise InputError(
+                f"autoencoder.clusters={len(self.means)}: expected no more than there are groups of {self.stride} "
+                f"frames to put into them ({len(vectors)}); lower it"
+            )
         rng = seed_of(self.seed, "clusters")
         means, _ = kmeans2(vectors, len(self.means), iter=ITERATIONS, minit="points", rng=rng, missing="warn")
         self.means.copy_(torch.from_numpy(means))

@@ -46,4 +46,8 @@ class Convolutional(Autoencoder):
     def decode(self, codes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """See the base."""
         x = self.decoder["project"](codes).unflatten(2, (self.channels, self.bands)).transpose(1, 2)
-        return self.decoder["convolutions"](x)[:, 0, :, : self.input_dim]
+        layers = self.decoder["convolutions"]
+        for i in range(0, len(layers), 2):
+            x = x * padding_mask(lengths, x.shape[2])[:, None, :, None]
+            x, lengths = layers[i : i + 2](x), 2 * lengths
+        return x[:, 0, :, : self.input_dim]

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 
 from lightning_modules.autoencoders.base import Autoencoder
+from lightning_modules.batch import Batcher
+from local.errors import InputError
 
 
 class Predictive(Autoencoder):
@@ -19,6 +21,14 @@ class Predictive(Autoencoder):
         self.dim, self.shift = width, shift
         self.layers = nn.ModuleList(nn.LSTM(width if i else input_dim, width, batch_first=True) for i in range(layers))
         self.decoder = nn.Linear(width, input_dim)
+
+    def initialize(self, batches: Batcher) -> None:
+        """Raises InputError if no utterance is longer than the prediction is ahead."""
+        if self.shift >= (longest := int(batches.lengths.max())):
+            raise InputError(
+                f"autoencoder.shift={self.shift}: expected fewer frames than the longest utterance has ({longest}); "
+                "lower it, or raise autoencoder.crop_seconds if that cuts them"
+            )
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See the base."""

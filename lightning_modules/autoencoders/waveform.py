@@ -54,6 +54,16 @@ class Waveform(Autoencoder):
             back = nn.ConvTranspose1d(width, width if i else 1, 2 * s - 1, s, s // 2, output_padding=1 - s % 2)
             self.decoder.extend([nn.GELU(), back])
 
+    def check_features(self, extractor: dict) -> None:
+        """See the base: samples end to end, 10 ms a frame."""
+        windows = extractor["win_length"], extractor["hop_length"]
+        if not extractor["_target_"].endswith(".Waveform") or windows != (10, 10):
+            raise InputError(
+                f"autoencoder={self.name} reads samples, 10 ms of them a frame, but the features are "
+                f"{extractor['_target_'].rpartition('.')[2]}s of {windows[0]} ms each {windows[1]} ms; use "
+                "features=waveform as it is"
+            )
+
     def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See the base."""
         x, samples = features.flatten(1)[:, None], lengths * self.input_dim
@@ -67,7 +77,11 @@ class Waveform(Autoencoder):
         """See the base."""
         if self.fbank:
             return self.decoder(codes).unflatten(2, (self.stride, MELS)).flatten(1, 2)
-        return self.decoder(codes.transpose(1, 2)).unflatten(2, (-1, self.input_dim))[:, 0]
+        x = self.decoder[0](codes.transpose(1, 2))
+        for i, stride in enumerate(reversed(self.strides)):
+            x = x * padding_mask(lengths, x.shape[2])[:, None]
+            x, lengths = self.decoder[2 * i + 1 : 2 * i + 3](x), lengths * stride
+        return x.unflatten(2, (-1, self.input_dim))[:, 0]
 
     @torch.no_grad()
     def target(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

@@ -88,12 +88,13 @@ class CTC(Training):
         return self.output(self.encoder(hidden, lengths)).log_softmax(2, torch.float32), lengths
 
     def ctc(self, log_probabilities: torch.Tensor, lengths: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The CTC loss of a batch, by label; nothing for what cannot be aligned, which training leaves out before."""
-        loss = nn.functional.ctc_loss(
-            log_probabilities.float().transpose(0, 1), batch.labels, lengths, batch.label_lengths, reduction="sum",
-            zero_infinity=not self.training,
-        )  # fmt: skip
-        return self.total(loss) / self.total(batch.label_lengths.sum())
+        """The CTC loss of a batch, by label, without utterances that cannot be aligned: training has none of them."""
+        losses = nn.functional.ctc_loss(
+            log_probabilities.float().transpose(0, 1), batch.labels, lengths, batch.label_lengths, reduction="none"
+        )
+        counted = ~losses.isinf() | self.training  # there it is an error
+        loss, labels = torch.where(counted, losses, 0).sum(), (batch.label_lengths * counted).sum()
+        return self.total(loss) / self.total(labels).clamp(min=1)
 
     def augment(self, features: torch.Tensor) -> torch.Tensor:
         """SpecAugment (Park et al. 2019): spans and a band of each utterance set to the mean, which is zero.

@@ -104,7 +104,8 @@ def log_probabilities(cfg) -> dict[str, dict]:
     from local import archive
 
     directory, cmvn = source(cfg)
-    module, _ = checkpoint.load(Path(cfg.dirs.finetune) / "recognizer.pt", Path(cfg.dirs.features).name)
+    path, features = Path(cfg.dirs.finetune) / "recognizer.pt", Path(cfg.dirs.features).name
+    module, _ = checkpoint.load(path, features, plain(cfg, "recognizer"))
     module.to(device(cfg.trainer.accelerator))
     found = {}
     for split in cfg.decoder.splits:

@@ -2,22 +2,32 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 
-from local import augmentation, logger, ranks
+from local import augmentation, logger, ranges, ranks
 from local.config import make, plain
 from local.errors import InputError
 from local.frontend import autoencoder_path, checkpoint_path, source
 from local.halving import Halving
 from local.labels import check_hours, subset
 from local.stage import cell_name, stage
-from local.text import aligned, encode_all, feasibility
+from local.text import aligned, check_units, encode_all, feasibility
 
 log = logging.getLogger(__name__)
 
 
 def _check(cfg) -> None:
     check_hours("labels.hours", cfg.labels.hours)
+    check_units(plain(cfg, "units"))
+    ranges.check(cfg, "autoencoder")
+    ranges.check(cfg, "recognizer")
+    stride = plain(cfg, "autoencoder").get("stride", 1)
+    if cfg.recognizer.stride % stride or not math.log2(cfg.recognizer.stride // stride).is_integer():
+        raise InputError(
+            f"recognizer.stride={cfg.recognizer.stride}, but the front end strides by {stride}; make it that, or a "
+            "power of two times as much"
+        )
     checkpoint_path(cfg)
     augmentation.check(cfg, "recognizer")
     ranks.check(cfg)
@@ -81,6 +91,11 @@ def _aligned(cfg, directory: Path, ids: list[str], labels: list[list[int]], inpu
     frames = augmentation.fewest(frames, plain(cfg, "recognizer")["augmentation"])
     there = archive.lengths(directory, ids)
     frames = [min(-(-count // input_stride), size) for count, size in zip(frames, there, strict=True)]
+    if cfg.recognizer.stride % input_stride:  # of another toolkit's features, which are known only now
+        raise InputError(
+            f"recognizer.stride={cfg.recognizer.stride}, but what it reads strides by {input_stride}; make it a "
+            "multiple of that"
+        )
     log.info("[%s] finetune: %s", cell_name(cfg), feasibility(labels, frames, input_stride))
     kept = aligned(labels, frames, cfg.recognizer.stride // input_stride)
     if not kept:
@@ -121,7 +136,8 @@ def _recognizer(cfg, input_dim: int, input_stride: int):
     path = checkpoint_path(cfg)
     if path is None:
         return checkpoint.build(settings), settings
-    pretrained, settings["autoencoder"] = checkpoint.load(path, Path(cfg.dirs.features).name)
+    asked = plain(cfg, "autoencoder")
+    pretrained, settings["autoencoder"] = checkpoint.load(path, Path(cfg.dirs.features).name, asked)
     module = checkpoint.build(settings)
     module.carry(pretrained, *_statistics(cfg.dirs.frontend))
     return module, settings

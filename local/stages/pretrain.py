@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from local import audit, augmentation, logger, ranks
+from local import audit, augmentation, logger, ranges, ranks
 from local.config import make, plain
 from local.errors import InputError
 from local.labels import check_hours, subset
@@ -14,6 +14,7 @@ from local.stage import cell_name, stage
 def _check(cfg) -> None:
     if held_out(cfg.unlabeled.split):
         raise InputError(f"unlabeled.split={cfg.unlabeled.split}: errors are measured on that; use pretrain or train")
+    ranges.check(cfg, "autoencoder")
     check_hours("labels.hours", cfg.labels.hours)  # before hours of training come to that
     check_hours("unlabeled.hours", cfg.unlabeled.hours)
     audit.check_unlabeled(cfg)
@@ -42,6 +43,7 @@ def run(cfg, partial) -> list[str]:
     dev = archive.read(unlabeled / "dev", cfg.unlabeled.cmvn, held=False)
     settings = plain(cfg, "autoencoder") | {"input_dim": dev.width, "seed": cfg.seed}
     module = checkpoint.build(settings)
+    module.check_features(plain(cfg, "features")["extractor"])
     train = batcher(module, place(train, cfg.trainer.accelerator, held), audio=audio)
     dev = batcher(module, place(dev, cfg.trainer.accelerator, held))
     module.initialize(train)
