@@ -4,8 +4,9 @@ CAPTION = (
     "What the bottleneck holds on dev, before any fine-tuning. Errors are squared, as shares of the variance: 1 is "
     "what predicting the mean gives, and interpolation is that across the masked gaps. A linear probe tells the "
     "speakers of train apart by the means of held-out utterances; in brackets, what always naming the most frequent "
-    "one gives. `features` are the encoder's input, whose means CMVN may have taken away:"
+    "one gives. {phones}`features` are the encoder's input, whose means CMVN may have taken away:"
 )
+PHONES = "Another, trained on frames of train, names the phones of those of dev, folded as they are scored. "
 COLUMNS = {  # of results.json, how each is called, and its form
     "dimensions": ("dimensions", "{:.0f}"),
     "masked_error": ("error, masked", "{:.3f}"),
@@ -16,7 +17,9 @@ COLUMNS = {  # of results.json, how each is called, and its form
     "perplexity": ("perplexity", "{:.1f}"),
     "kl": ("KL, nats", "{:.2f}"),
     "speaker_accuracy": ("speakers %", "{:.1%}"),
+    "phone_accuracy": ("phones %", "{:.1%}"),
 }
+CHANCES = {"speaker_accuracy": "speaker_chance", "phone_accuracy": "phone_chance"}  # which stand in brackets
 
 
 def _shown(entry: dict, names: dict[tuple[str, str], str]) -> list[tuple[str, dict]]:
@@ -24,6 +27,12 @@ def _shown(entry: dict, names: dict[tuple[str, str], str]) -> list[tuple[str, di
     measured = [(names[row["arm"], row["signature"]], row["quality"]) for row in entry["arms"] if "quality" in row]
     features = [("features", numbers["features"]) for _, numbers in measured]
     return [*(each for i, each in enumerate(features) if each not in features[:i]), *measured]
+
+
+def caption(entry: dict) -> str:
+    """What stands above the table."""
+    probed = any("phone_accuracy" in row.get("quality", {}) for row in entry["arms"])
+    return CAPTION.format(phones=PHONES if probed else "")
 
 
 def table(entry: dict, names: dict[tuple[str, str], str]) -> list[list[str]]:
@@ -35,8 +44,13 @@ def table(entry: dict, names: dict[tuple[str, str], str]) -> list[list[str]]:
     keys = [key for key in COLUMNS if any(key in numbers for _, numbers in shown)]
     rows = [["arm", *(COLUMNS[key][0] for key in keys)]]
     for name, numbers in shown:
-        cells = [COLUMNS[key][1].format(numbers[key]).rstrip("%") if key in numbers else "-" for key in keys]
-        if "speaker_chance" in numbers:
-            cells[-1] += f" ({numbers['speaker_chance']:.1%})".replace("%", "")
-        rows.append([name, *cells])
+        rows.append([name, *(_cell(numbers, key) for key in keys)])
     return rows if shown else []
+
+
+def _cell(numbers: dict, key: str) -> str:
+    """A number in its form; with what chance gives behind it, if that is known."""
+    if key not in numbers:
+        return "-"
+    form, chance = COLUMNS[key][1], numbers.get(CHANCES.get(key))
+    return (form.format(numbers[key]) + ("" if chance is None else f" ({form.format(chance)})")).replace("%", "")

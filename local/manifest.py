@@ -4,6 +4,7 @@
     utt2spk   <utterance> <speaker>       spk2utt     <speaker> <utterance> ...
     utt2dur   <utterance> <seconds>       spk2gender  <speaker> m|f   (where it is known of every speaker)
     segments  <utterance> <recording> <start> <end>, in seconds, of longer recordings; then wav.scp has these
+    phones.ctm   <utterance> 1 <begin> <duration> <phone>, in seconds   (of those of which the corpus has the times)
 
 Every file is UTF-8 and sorted by its first field in byte order. `text` is there if every utterance has one.
 local/validation.py checks a directory by Kaldi's own rules.
@@ -30,7 +31,8 @@ class Utterance:
 
     `session` is the chapter or sitting it was recorded in, `book` what was read there and `sentence` the name of a
     prompt that several speakers read, all empty if unknown. Of a longer `recording`, which `audio` then is, it is the
-    part from `start` seconds on; empty if it is all of it.
+    part from `start` seconds on; empty if it is all of it. `phones` says when each was said, in lines of `<begin>
+    <duration> <phone>` from the utterance's beginning, in seconds and in the order of time; empty if unknown.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Utterance:
     sentence: str = ""
     recording: str = ""
     start: float = 0.0
+    phones: str = ""
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
@@ -114,10 +117,10 @@ def write(directory: Path, utterances: Iterable[Utterance]) -> None:
     speakers: dict[str, bytearray] = {}  # an object an utterance would take three times as much
     genders: dict[str, str] = {}
     recordings: dict[str, str] = {}
-    labeled, last = True, b""
+    labeled, timed, last = True, False, b""
     with ExitStack() as stack:
-        names = ("wav.scp", "utt2spk", "utt2dur", "text", "segments")
-        wav, utt2spk, utt2dur, text, segments = (
+        names = ("wav.scp", "utt2spk", "utt2dur", "text", "segments", "phones.ctm")
+        wav, utt2spk, utt2dur, text, segments, phones = (
             stack.enter_context(open(directory / name, "w", encoding="utf-8")) for name in names
         )
         for u in utterances:
@@ -135,7 +138,8 @@ def write(directory: Path, utterances: Iterable[Utterance]) -> None:
             utt2spk.write(f"{u.id} {u.speaker}\n")
             utt2dur.write(f"{u.id} {u.duration:.5f}\n")
             text.write(f"{u.id} {u.text}\n")
-            labeled = labeled and bool(u.text)
+            phones.writelines(f"{u.id} 1 {span}\n" for span in u.phones.splitlines())
+            labeled, timed = labeled and bool(u.text), timed or bool(u.phones)
             speakers.setdefault(u.speaker, bytearray()).extend(b" " + key)
             genders[u.speaker] = u.gender
     _write_lines(directory / "spk2utt", (f"{s}{speakers[s].decode()}\n" for s in sorted(speakers)))
@@ -143,6 +147,8 @@ def write(directory: Path, utterances: Iterable[Utterance]) -> None:
         _write_lines(directory / "spk2gender", (f"{s} {genders[s]}\n" for s in sorted(genders)))
     if not labeled or not last:
         (directory / "text").unlink()
+    if not timed:
+        (directory / "phones.ctm").unlink()
     if recordings:
         _add_recordings(directory / "wav.scp", recordings)
     else:
@@ -194,6 +200,15 @@ def read_table(path: Path) -> dict[str, str]:
             raise twice(path, number, key)
         table[key] = value
     return table
+
+
+def read_phones(directory: Path) -> dict[str, list[tuple[float, float, str]]]:
+    """Begin and duration in seconds, and name, of each phone of each utterance; nothing where no times are known."""
+    found: dict[str, list[tuple[float, float, str]]] = {}
+    for _, key, value in rows(directory / "phones.ctm") if (directory / "phones.ctm").exists() else ():
+        _, begin, duration, phone = value.split()
+        found.setdefault(key, []).append((float(begin), float(duration), phone))
+    return found
 
 
 def read_archived(directory: Path, archive: Path) -> list[Utterance]:

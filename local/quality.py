@@ -1,7 +1,7 @@
-"""What vectors hold, whatever made them: how many dimensions they fill, and how well speakers are told apart by them.
+"""What vectors hold, whatever made them: how many dimensions they fill, and how well speakers and phones are told
+apart by them.
 
-T vectors of an utterance, D dimensions, U utterances, S speakers. There is no probe for phones: a data directory has
-no times of them.
+T vectors of an utterance, D dimensions, U utterances, N examples of C classes.
 """
 
 from collections import Counter
@@ -11,9 +11,12 @@ import torch
 
 MEASURED = 200  # utterances of dev, at most
 PROBED = 400  # of train, where speakers have several
+FRAMES = 20_000  # of their vectors, of each split, at most, where phones are told apart
 FEWEST = 4  # of a speaker who has them, where not all are taken
 DEAD = 1e-3  # of the largest standard deviation, up to which a dimension says nothing
 STEPS = 100  # of L-BFGS; some 20 reach the optimum
+
+Span = tuple[float, float, str]  # begin and duration in seconds, and the phone that was said then
 
 
 def _spaced(items: list, count: int) -> list:
@@ -33,9 +36,23 @@ def sample(speakers: dict[str, str], count: int) -> list[str]:
     return [key for keys in chosen for key in keys][:count]
 
 
-def measures(dev: list[np.ndarray], train: list[np.ndarray], speakers: list[str]) -> dict[str, float]:
-    """All that is below: of the vectors [T, D] of utterances of dev; and of train, with the speaker of each."""
-    return spread(dev) | speaker_probe(train, speakers)
+def measures(
+    dev: list[np.ndarray],
+    train: list[np.ndarray],
+    speakers: list[str],
+    spans: dict[str, list[list[Span]]],
+    frame_shift: float,
+) -> dict[str, float]:
+    """All that is below: of the vectors [T, D] of utterances of dev; and of train, with the speaker of each.
+
+    `spans` of `dev` and of `train` are the phones of each utterance, if their times are known; from one vector to the
+    next it is `frame_shift` seconds.
+    """
+    named = [
+        [phones_at(each, len(frames), frame_shift) for each, frames in zip(spans[split], vectors, strict=True)]
+        for split, vectors in (("train", train), ("dev", dev))
+    ]
+    return spread(dev) | speaker_probe(train, speakers) | phone_probe(train, dev, *named)
 
 
 def spread(vectors: list[np.ndarray]) -> dict[str, float]:
@@ -86,8 +103,53 @@ def speaker_probe(vectors: list[np.ndarray], speakers: list[str]) -> dict[str, f
     return {"speaker_accuracy": int(right.sum()) / len(test), "speaker_chance": int(most) / len(test)}
 
 
+def phones_at(spans: list[Span], count: int, frame_shift: float) -> list[str]:
+    """The phone in whose span the center of each of `count` frames lies, empty where there is none.
+
+    `spans` are in the order of time; of two that overlap, the later one counts. Windows and strides begin at the first
+    sample, around which the first frame is centered: frame t is at t times `frame_shift` seconds.
+    """
+    if not spans:
+        return [""] * count
+    begins, durations = (np.array([span[i] for span in spans]) for i in range(2))
+    # To the digits that times are written with, or the rounding of a sum would decide where one phone meets the next.
+    centers, ends = (frame_shift * np.arange(count)).round(5), (begins + durations).round(5)
+    last = np.searchsorted(begins, centers, side="right") - 1
+    inside = (last >= 0) & (centers < ends[last])
+    return [spans[i][2] if here else "" for i, here in zip(last, inside, strict=True)]
+
+
+def phone_probe(
+    train: list[np.ndarray], dev: list[np.ndarray], train_phones: list[list[str]], dev_phones: list[list[str]]
+) -> dict[str, float]:
+    """The same probe for phones, from single vectors: it learns those of train, [T, D] of each utterance.
+
+    `phone_accuracy` is the share that it gets right of those of dev, and `phone_chance` that of always naming the phone
+    that most of these have. A vector without a phone counts for nothing. Without two phones in train, and one in dev,
+    there is neither.
+    """
+    (x, heard), (y, said) = _labeled(train, train_phones), _labeled(dev, dev_phones)
+    names = sorted(set(heard))
+    if len(names) < 2 or not said:
+        return {}
+    mean, deviation = x.mean(0), x.std(0)
+    alive = deviation > DEAD * deviation.max()  # what rounding leaves is no dimension
+    x, y = (torch.from_numpy((each - mean)[:, alive] / deviation[alive]) for each in (x, y))
+    weight, bias = logistic_regression(x, torch.tensor([names.index(name) for name in heard]), len(names))
+    best = (y @ weight.T + bias).argmax(1).tolist()
+    right = sum(names[i] == name for i, name in zip(best, said, strict=True))
+    most = max(Counter(said).values())
+    return {"phone_accuracy": right / len(said), "phone_chance": most / len(said)}
+
+
+def _labeled(vectors: list[np.ndarray], phones: list[list[str]]) -> tuple[np.ndarray, list[str]]:
+    """Vectors [N, D], float64, that have a phone, and their phones; a bounded part of all."""
+    places = _spaced([(i, t) for i, each in enumerate(phones) for t, name in enumerate(each) if name], FRAMES)
+    return np.array([vectors[i][t] for i, t in places], np.float64), [phones[i][t] for i, t in places]
+
+
 def logistic_regression(x: torch.Tensor, labels: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights [S, D] and biases [S] for `x` [U, D], float64, and `labels` [U].
+    """Weights [C, D] and biases [C] for `x` [N, D], float64, and `labels` [N].
 
     They minimize the sum of the cross-entropies and half of the squared weights, as scikit-learn's do with C=1.
     """

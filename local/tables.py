@@ -217,7 +217,7 @@ def sections(entry: dict) -> list[Section]:
         found.append(Section("What was drawn for those that finished:", ("trial", "settings"), settings))
     if entry["comparisons"]:
         found += comparisons(entry)
-    for caption, table in ((TUNED, _tuned(entry)), (holdings.CAPTION, holdings.table(entry, names(entry)))):
+    for caption, table in ((TUNED, _tuned(entry)), (holdings.caption(entry), holdings.table(entry, names(entry)))):
         if table:
             found.append(Section(caption, table[0], table[1:]))
     return found

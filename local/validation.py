@@ -7,6 +7,7 @@
 - segments has four fields and ends after it starts; wav.scp has exactly the recordings that it names.
 - No path in wav.scp starts with ~. No transcript is empty or has <s>, </s> or #0 for a word.
 - utt2dur has two fields, the second above 0; spk2gender names the speakers of spk2utt, each m or f.
+- phones.ctm has five fields, of utterances of utt2spk alone, sorted by these and then by time (NIST's rules of a CTM).
 
 As with its option --no-spk-sort, utt2spk need not be sorted by speaker as well. Files that `write` makes none of
 (feats.scp, cmvn.scp, reco2dur, ...) are not looked at.
@@ -15,6 +16,7 @@ As with its option --no-spk-sort, utt2spk need not be sorted by speaker as well.
 import hashlib
 from collections.abc import Iterator
 from itertools import zip_longest
+from math import inf
 from pathlib import Path
 
 from local.manifest import RESERVED
@@ -36,6 +38,8 @@ def violations(directory: Path) -> Iterator[str]:
         yield from _recordings(directory)
     if _pairs(directory / "utt2spk", False) != _pairs(directory / "spk2utt", True):
         yield f"{directory}/spk2utt: says not the same as utt2spk; prepare the directory again"
+    if (directory / "phones.ctm").exists():
+        yield from _times(directory)
     for name, rule in RULES.items():
         if (directory / name).exists():
             yield from _lines(directory / name, *rule)
@@ -101,6 +105,28 @@ def _recordings(directory: Path) -> Iterator[str]:
         yield f"{directory}/segments: recording {key} is not in wav.scp; add it there or remove its segments"
     for key in sorted(there - named):
         yield f"{directory}/wav.scp: no line of segments names recording {key}; remove it, or add its segments"
+
+
+def _is_span(value: str) -> bool:
+    try:
+        channel, begin, duration, _ = value.split()
+        return channel == "1" and 0 <= float(begin) < inf and 0 <= float(duration) < inf
+    except ValueError:
+        return False
+
+
+def _times(directory: Path) -> Iterator[str]:
+    """The first line of phones.ctm that is of no utterance, or out of order, or no span of time."""
+    keys = (key for key, _ in _fields(directory / "utt2spk"))
+    last, latest = None, 0.0
+    for number, (key, value) in enumerate(_fields(directory / "phones.ctm"), 1):
+        if key != last:  # looked for among those that follow, so that the order has to be the same
+            last, latest = next((one for one in keys if one == key), None), 0.0
+        if last is None or not _is_span(value) or float(value.split()[1]) < latest:
+            wanted = "<utterance> 1 <begin> <duration> <phone>, sorted as utt2spk and by time"
+            yield f"{directory}/phones.ctm:{number}: {f'{key} {value}'!r}, expected {wanted}; mend that line"
+            return
+        latest = float(value.split()[1])
 
 
 def _pairs(path: Path, by_speaker: bool) -> tuple[int, int]:

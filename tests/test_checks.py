@@ -295,10 +295,15 @@ def test_what_is_written_holds_kaldis_rules_and_reads_back(tmp_path, utterances)
         ("text", "b-1 X\n", "b-1 X"), ("utt2dur", "1.0", "0.0"), ("utt2dur", "b-1", "b-2"), ("wav.scp", "/", "~/"),
         ("wav.scp", "r /r\n", ""), ("wav.scp", "r /r\n", "r /r\ns /s\n"), ("segments", "a-1 r 1.0", "a-1 r 9.0"),
         ("spk2gender", "b m", "b x"), ("spk2gender", "b m\n", ""), ("spk2gender", "b m\n", "b m\nb m\n"),
+        ("phones.ctm", "a-1 1 0.0 0.5 sh", "a-0 1 0.0 0.5 sh"), ("phones.ctm", "a-1 1 0.0", "a-1 1 0.7"),
+        ("phones.ctm", "a-1 1 0.0 0.5 sh", "b-1 1 0.0 0.5 sh"), ("phones.ctm", "0.0 0.5", "0.0 -0.5"),
+        ("phones.ctm", "0.0 0.5", "0.5"), ("phones.ctm", "0.0 0.5", "nan 0.5"), ("phones.ctm", "0.0 0.5", "0.0 x"),
     ],
 )  # fmt: skip
 def test_each_rule_of_kaldi_is_held(tmp_path, name, old, new):
-    rows = [Utterance(key, key[0], "/r", 1.0, "X", "m", recording="r", start=1.0) for key in ("a-1", "a-2", "b-1")]
+    keys, spans = ("a-1", "a-2", "b-1"), {"a-1": "0.0 0.5 sh\n0.5 0.5 ix", "b-1": "0.1 0.1 q"}  # of a-2 none are known
+    more = {"recording": "r", "start": 1.0}
+    rows = [Utterance(key, key[0], "/r", 1.0, "X", "m", **more, phones=spans.get(key, "")) for key in keys]
     manifest.write(tmp_path, rows)
     assert not list(violations(tmp_path))
     edit(tmp_path / name, old, new)

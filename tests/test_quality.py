@@ -85,6 +85,44 @@ def test_without_two_utterances_of_two_speakers_there_is_no_probe():
     assert quality.speaker_probe(vectors, list("aabbc"))["speaker_chance"] == 1 / 2
 
 
+def test_a_frame_has_the_phone_in_whose_span_its_center_lies():
+    spans = [(0.01, 0.03, "a"), (0.04, 0.012, "b"), (0.06, 0.02, "c"), (0.07, 0.02, "d")]
+    assert quality.phones_at(spans, 12, 0.01) == ["", "a", "a", "a", "b", "b", "c", "d", "d", "", "", ""]
+    assert quality.phones_at(spans, 4, 0.04) == ["", "b", "d", ""]
+    assert quality.phones_at([], 2, 0.01) == ["", ""]
+
+
+def spoken(utterances: int, spread: float) -> tuple[list[np.ndarray], list[list[quality.Span]]]:
+    """Utterances of 1 s, 25 vectors each, which scatter around places of their phones' own; two in five are `sil`."""
+    rng, places = np.random.default_rng(1), np.random.default_rng(0).normal(size=(39, 16))
+    vectors, spans = [], []
+    for _ in range(utterances):
+        said = [0 if i % 3 == 0 else rng.integers(1, 39) for i in range(5)]
+        vectors.append(spread * places[np.repeat(said, 5)] + 0.1 * rng.normal(size=(25, 16)))
+        spans.append([(round(0.2 * i, 5), 0.2, f"p{phone:02d}" if phone else "sil") for i, phone in enumerate(said)])
+    return vectors, spans
+
+
+def test_the_probe_finds_phones_where_they_can_be_read_linearly_and_else_what_is_frequent():
+    for spread, least, most in ((1.0, 0.98, 1.0), (0.0, 0.35, 0.45)):
+        vectors, spans = spoken(300, spread)
+        found = quality.measures(
+            vectors[200:], vectors[:200], ["a"] * 200, {"dev": spans[200:], "train": spans[:200]}, 0.04
+        )
+        assert found["phone_chance"] == pytest.approx(0.4) and least < found["phone_accuracy"] <= most
+        assert "speaker_accuracy" not in found
+
+
+def test_what_train_does_not_have_is_wrong_and_what_has_no_phone_does_not_count():
+    vectors = [np.eye(3)[[0, 0, 1, 1, 2]]]
+    found = quality.phone_probe(vectors, vectors, [["a", "a", "b", "b", ""]], [["a", "a", "b", "c", ""]])
+    assert found == {"phone_accuracy": 3 / 4, "phone_chance": 1 / 2}
+    for train, dev in ((["a"] * 5, ["a"] * 5), ([""] * 5, ["a"] * 5), (["a", "b", "", "", ""], [""] * 5)):
+        assert not quality.phone_probe(vectors, vectors, [train], [dev])
+    silent = [np.zeros((5, 3))]  # of dead dimensions: what is frequent is left
+    assert quality.phone_probe(silent, silent, [list("aaabb")], [list("aabbb")])["phone_accuracy"] == 2 / 5
+
+
 def test_a_small_split_is_sampled_whole_however_uneven_its_speakers_are():
     of = {f"u{i:03d}": f"s{max(0, i - 120)}" for i in range(196)}
     assert sorted(quality.sample(of, 200)) == sorted(of)
@@ -194,7 +232,7 @@ def test_stage_4_measures_each_checkpoint_and_draws_it(tiny):
             assert found["dimensions"] == dimensions and 1 < found["effective_rank"] < dimensions
             assert 0 < found["reconstruction_error"] < 1.5
             assert ("masked_error" in found) == ("interpolation_error" in found) == (name == "masked")
-            assert found["features"]["dimensions"] == 80
+            assert found["features"]["dimensions"] == 80 and not [key for key in found if "phone" in key]
             assert (directory / "reconstruction.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -217,6 +255,7 @@ def test_the_report_has_a_row_for_each_arm_that_was_measured_and_one_for_the_fea
     lines = page[page.index("What the bottleneck holds") :].splitlines()[2:7]
     assert lines[0].startswith("| arm | dimensions | error, masked | interpolation | error, all | effective rank |")
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| features", "| dense", "| masked"]
+    assert "phones" not in page and not [*tiny.glob("data/*/*/phones.ctm")]
     masked = [json.loads(path.read_text()) for path in tiny.glob("exp/pretrain/masked-*/bottleneck/*/quality.json")]
     assert f" {np.mean([found['masked_error'] for found in masked]):.3f} |" in lines[4]
     assert "What the bottleneck holds" in (tiny / "output.txt").read_text()
@@ -239,5 +278,10 @@ def test_a_row_is_the_mean_of_the_seeds_that_were_measured_and_old_results_have_
     }  # fmt: skip
     page = render_markdown([entry])
     assert "| features | 80 | 40.0 | - |\n| masked | 8 | 1.5 | 3.50 |\n\n" in page and "| none | 8" not in page
+    probed = {"speaker_accuracy": 0.5, "speaker_chance": 0.1, "phone_accuracy": 0.523, "phone_chance": 0.2}
+    entry["arms"][1]["quality"] |= probed
+    page = render_markdown([entry])
+    assert "| KL, nats | speakers % | phones % |\n" in page and "gives. Another, trained on frames of train" in page
+    assert "| features | 80 | 40.0 | - | - | - |\n| masked | 8 | 1.5 | 3.50 | 50.0 (10.0) | 52.3 (20.0) |\n" in page
     del entry["arms"][1]["quality"]
     assert "holds" not in render_markdown([entry]) and "| features |" not in render_markdown([entry])

@@ -74,11 +74,44 @@ def test_a_copy_in_lower_case_and_riff_with_doubled_suffixes_gives_the_same(samp
         assert {Path(u.audio).name[-8:] for u in ours} == {".WAV.wav"}
 
 
+def test_stage_1_keeps_the_times_of_all_phones_and_stage_4_probes_them(sample, tmp_path):
+    small = ["autoencoder.updates=2", "autoencoder.check_every=2", "autoencoder.width=16", "arm=masked"]
+    here(tmp_path, 1, 4, "recipe=timit", f"corpus.root={sample}", *SMALL, *small, tiny=[])
+    (data,) = (path for path in tmp_path.glob("data/timit-*") if path.is_dir())
+    labeled = {}
+    for split in ("train", "dev"):
+        found: dict[str, list[tuple[int, int, str]]] = {}
+        for line in (data / split / "phones.ctm").read_text().splitlines():
+            key, channel, begin, duration, phone = line.split()
+            assert channel == "1" and not {*begin, *duration} - {*"0123456789."}
+            begin, end = 16000 * float(begin), 16000 * (float(begin) + float(duration))
+            found.setdefault(key, []).append((round(begin), round(end), phone))
+        assert list(found) == [line.split()[0] for line in (data / split / "utt2spk").open()]
+        for key, spans in found.items():
+            (path,) = sample.glob("*/*/{}/{}.PHN".format(*key.upper().split("_")))
+            rows = [line.split() for line in path.read_text().splitlines()]
+            assert spans == [(int(begin), int(end), phone) for begin, end, phone in rows]
+        labeled[split] = found
+    assert json.loads((data / "done.json").read_text())["outputs"]["dev/phones.ctm"]
+    (path,) = tmp_path.glob("exp/pretrain/masked-*/bottleneck/timit-*/quality.json")
+    quality = json.loads(path.read_text())
+    scoring, seconds = units("phones39")["scoring"], {}
+    for spans in labeled["dev"].values():
+        for begin, end, phone in spans:
+            name = fold(phone, scoring)
+            seconds[name] = seconds.get(name, 0) + (end - begin) * bool(name)
+    share = max(seconds.values()) / sum(seconds.values())
+    for row in (quality, quality["features"]):
+        assert row["phone_chance"] == pytest.approx(share, abs=0.02) and row["phone_accuracy"] > share
+    assert quality["features"]["phone_accuracy"] > 0.4
+
+
 def test_words_are_an_alternative_to_phones(sample):
     (phones,) = (u for u in corpus(sample).utterances("dev") if u.id == "faem0_si1392")
     (words,) = (u for u in corpus(sample, "words").utterances("dev") if u.id == "faem0_si1392")
     spoken = (sample / "TEST/DR2/FAEM0/SI1392.TXT").read_text().split(maxsplit=2)[2]
     assert words.text.split() == re.sub("[^A-Z' ]", "", spoken.upper()).split()
+    assert phones.phones.startswith("0.00000 0.13400 h#\n0.13400 0.01731 q\n") and not words.phones
     assert phones.text.startswith("h# q ax s ux m f ao r ix gcl z") and phones.text.endswith("h#")
 
 
@@ -122,19 +155,24 @@ def test_every_broken_sentence_is_listed(sample, tmp_path):
     root = tmp_path / "TIMIT"
     shutil.copytree(sample / "TEST", root / "TEST")
     folder = root / "TEST/DR2/FAEM0"
-    first, second, third, fourth = sorted(folder.glob("S[IX]*.WAV"))[:4]
+    first, second, third, fourth, fifth, sixth, seventh = sorted(folder.glob("S[IX]*.WAV"))[:7]
     first.unlink()
     second.with_suffix(".PHN").write_text("0 100 h#\n100 sh\n")
     samples, _ = soundfile.read(third, dtype="int16")
     soundfile.write(third, samples[::2], 8000, format="WAV")
     fourth.unlink()
     fourth.symlink_to(fourth.name)
+    fifth.with_suffix(".PHN").write_text("0 900 h#\n800 700 sh\n")
+    sixth.with_suffix(".PHN").write_text("500 900 h#\n400 950 sh\n")
+    seventh.with_suffix(".PHN").write_text("9999999 10000000 h#\n")
     found = list(corpus(root).utterances("dev"))
     errors = [str(one) for one in found if isinstance(one, InputError)]
-    assert len(found) == 16 and len(errors) == 4
+    assert len(found) == 16 and len(errors) == 7
     for message in (
         f"{first.stem}.PHN: no .wav file beside it", f"{second.stem}.PHN:2: '100 sh', expected",
         f"{third.name}: 1 channel(s) at 8000 Hz, expected 1 at 16000 Hz", f"{fourth.name}: unreadable audio",
+        f"{fifth.stem}.PHN: '800 700 sh' is before", f"{sixth.stem}.PHN: '400 950 sh' is before",
+        f"{seventh.stem}.PHN: '9999999 10000000 h#' is before",
     ):  # fmt: skip
         assert any(message in error for error in errors), message
 

@@ -27,8 +27,8 @@ SUFFIXES = {"phones": ".phn", "words": ".wrd"}
 class Timit:
     """`train` and `pretrain` are the TRAIN folder without the speakers of `dev` and `test`, wherever those lie.
 
-    `transcript` is `phones`, the 61 of PHN with spaces between them, or `words`, those of WRD. Ids are put into lower
-    case.
+    `transcript` is `phones`, the 61 of PHN with spaces between them and their times beside them, or `words`, those of
+    WRD. Ids are put into lower case.
     """
 
     name: str
@@ -86,9 +86,25 @@ class Timit:
             if needed not in files:
                 raise InputError(f"{files[other]}: no {needed} file beside it, in upper or lower case; restore it")
         path = utf8(files[".wav"])
-        text = self.normalize(" ".join(_labels(files[suffix])))
+        rows = _rows(files[suffix])
+        text = self.normalize(" ".join(label for _, _, label in rows))
         seconds = audio.duration(path, self.sample_rate)
-        return Utterance(f"{speaker}_{sentence}", speaker, path, seconds, text, gender=speaker[0], sentence=sentence)
+        phones = self._times(files[suffix], rows, seconds) if self.transcript == "phones" else ""
+        return Utterance(
+            f"{speaker}_{sentence}", speaker, path, seconds, text, speaker[0], sentence=sentence, phones=phones
+        )
+
+    def _times(self, path: Path, rows: list[tuple[int, int, str]], seconds: float) -> str:
+        """The rows of a PHN file as `Utterance.phones`."""
+        rate, last = self.sample_rate, 0
+        for begin, end, phone in rows:
+            if not (last <= begin <= end and begin < seconds * rate):
+                raise InputError(
+                    f"{path}: '{begin} {end} {phone}' is before the phone above it, ends before it begins, or begins "
+                    f"behind the audio's {seconds:.3f} s; restore it"
+                )
+            last = begin
+        return "\n".join(f"{begin / rate:.5f} {(end - begin) / rate:.5f} {phone}" for begin, end, phone in rows)
 
     def normalize(self, text: str) -> str:
         """Phones as they are, for case is a part of their names; words in upper case, apostrophes kept."""
@@ -124,8 +140,8 @@ def _sentence(path: Path) -> str:
     return path.name.partition(".")[0].lower()
 
 
-def _labels(path: Path) -> list[str]:
-    """The third column of a PHN or WRD file."""
+def _rows(path: Path) -> list[tuple[int, int, str]]:
+    """The first sample, the one behind the last, and the label of each line of a PHN or WRD file."""
     try:
         rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -133,4 +149,4 @@ def _labels(path: Path) -> list[str]:
     for number, row in enumerate(rows, 1):
         if len(row) != 3 or not (row[0].isdigit() and row[1].isdigit()):
             raise InputError(f"{path}:{number}: {' '.join(row)!r}, expected '<first sample> <last sample> <label>'")
-    return [label for _, _, label in rows]
+    return [(int(begin), int(end), label) for begin, end, label in rows]

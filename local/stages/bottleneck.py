@@ -89,8 +89,10 @@ def _measure(cfg, module, partial: Path, final: Path) -> None:
     ids = {split: quality.sample(read_table(partial / split / "utt2spk"), count) for split, count in counts.items()}
     data = {split: archive.read(Path(cfg.dirs.features) / split, cfg.features.cmvn, ids[split]) for split in ids}
     speakers = data["train"].speakers
-    found = quality.measures(codes("dev"), codes("train"), speakers)
-    found["features"] = quality.measures(frames("dev"), frames("train"), speakers)
+    spans = {split: _spans(cfg, split, ids[split]) for split in ids}
+    shift, own = archive.frame_shift(partial / "dev"), data["dev"].frame_shift
+    found = quality.measures(codes("dev"), codes("train"), speakers, spans, shift)
+    found["features"] = quality.measures(frames("dev"), frames("train"), speakers, spans, own)
     if module is not None:
         if perplexity := (read_json(Path(cfg.dirs.pretrain) / "summary.json") or {}).get("val_perplexity"):
             found["perplexity"] = perplexity
@@ -102,3 +104,12 @@ def _measure(cfg, module, partial: Path, final: Path) -> None:
     # Further digits of sums depend on the number of threads.
     found = json.loads(json.dumps(found), parse_float=lambda digits: float(f"{float(digits):.6g}"))
     (partial / "quality.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _spans(cfg, split: str, ids: list[str]) -> list[list[tuple[float, float, str]]]:
+    """Of each utterance begin and duration in seconds of its phones, as these are scored; empty without their times."""
+    from local.manifest import read_phones
+    from local.text import fold
+
+    known, scoring = read_phones(Path(cfg.dirs.data) / split), dict(cfg.units.scoring)
+    return [[(begin, duration, fold(phone, scoring)) for begin, duration, phone in known.get(key, ())] for key in ids]
