@@ -94,6 +94,11 @@ def batcher(
 class _Kept(ModelCheckpoint):
     """The checkpoint best on dev, and the last."""
 
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
+        """Of those as good the later is kept: where all words are wrong still, the loss has fallen meanwhile."""
+        best = super().check_monitor_top_k(trainer, current)
+        return best or current is not None and bool(current == self.best_model_score)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """After each validation; Lightning itself writes the last one only if it is the best, too."""
         super().on_train_epoch_end(trainer, module)

@@ -143,6 +143,73 @@ def test_each_layer_of_a_front_end_learns_at_a_share_of_the_next_ones_rate(encod
     assert names["autoencoder.token"] == names["autoencoder.subsampling.project.weight"] == min(front)
 
 
+def test_the_rate_rises_over_the_warmup_and_falls_to_nothing():
+    settings = ("recognizer.updates=20", "recognizer.warmup=0.25", "recognizer.learning_rate=0.01")
+    found = recognizer("arm=none", *settings)[0].configure_optimizers()
+    optimizer, schedule, rates = found["optimizer"], found["lr_scheduler"]["scheduler"], []
+    for _ in range(20):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:5] == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01]) and rates[5] == pytest.approx(0.01)
+    assert [a - b for a, b in zip(rates[5:], rates[6:], strict=False)] == pytest.approx([0.01 / 15] * 14)
+    assert optimizer.param_groups[0]["lr"] == 0
+
+
+def test_gradients_are_clipped(data, tmp_path, monkeypatch):  # noqa: F811
+    norms, step = [], torch.optim.AdamW.step
+
+    def noted(self, *arguments, **more):
+        ended = step(self, *arguments, **more)  # its closure makes the gradients
+        given = [p.grad.norm() for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.stack(given).norm()))
+        return ended
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    monkeypatch.setattr(Dense, "scale", lambda self, features: 1000 * features)
+    trained(dense(), data[0], tmp_path)
+    assert norms and max(norms) == pytest.approx(5, rel=1e-3)
+
+
+def test_a_front_end_is_trained_from_its_thaw_on(data, monkeypatch):  # noqa: F811
+    carried = member("masked", "autoencoder.encoder.width=16")[1]
+    module = recognizer("arm=masked", "recognizer.updates=10", "recognizer.thaw=0.4", carried=carried)[0]
+    batch = Batcher(data[0], 2000, seed=1, labels=data[1]).at(0)
+    for step, trained_too in ((0, False), (3, False), (4, True)):
+        monkeypatch.setattr(type(module), "global_step", step)
+        module.zero_grad()
+        module.training_step(batch, 0).backward()
+        given = {name for name, p in module.named_parameters() if p.grad is not None and p.grad.any()}
+        assert any(name.startswith("autoencoder.encoder.") for name in given) == trained_too
+        assert any(name.startswith("encoder.") for name in given)
+
+
+@pytest.mark.parametrize("as_pretrained", [False, True])
+def test_spans_and_a_band_of_an_utterance_are_hidden_by_the_mean_or_by_the_token_of_pretraining(as_pretrained):
+    carried = member("masked", "autoencoder.encoder.width=16")[1]
+    settings = ("recognizer.time_mask=0.3", "recognizer.span=10", "recognizer.band=0.25")
+    module = recognizer("arm=masked", *settings, f"recognizer.as_pretrained={as_pretrained}", carried=carried)[0]
+    torch.manual_seed(0)
+    features = 5 + torch.rand(40, 1000, 80)
+    found = module.augment(features)
+    hidden = found != features
+    frames, bands = hidden.all(2), hidden.all(1)
+    assert torch.equal(hidden, frames[:, :, None] | bands[:, None, :])
+    assert float(frames.float().mean()) == pytest.approx(0.3, abs=0.03)
+    assert 0 < int(bands.sum(1).max()) <= 20 and len(bands.sum(1).unique()) > 5
+    fill = module.autoencoder.token.expand_as(features) if as_pretrained else torch.zeros_like(features)
+    assert torch.equal(found[hidden], fill[hidden])
+
+
+def test_of_checkpoints_as_good_on_dev_the_last_is_kept(tiny):
+    """Of a plateau, on which all words are wrong and the loss falls."""
+    for summary in tiny.glob("exp/espeak/*/none-*/summary.json"):
+        rows = json.loads(summary.with_name("history.json").read_text())
+        rates = [row["val_wer"] for row in rows]
+        assert len(rows) > 1 and len({*rates}) == 1
+        assert json.loads(summary.read_text())["chosen_step"] == rows[-1]["step"]
+
+
 TEXT = st.lists(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ'", min_size=1, max_size=12), max_size=8).map(" ".join)
 
 
