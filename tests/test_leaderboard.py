@@ -66,13 +66,13 @@ def test_a_lock_tells_a_running_trial_from_a_killed_one(copy):
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tiny, tmp_path):
     folder = borrow(tiny, tmp_path)
-    settings = ("stage=5", "stop_stage=7", "arm=none", "seed=1", "recognizer.stride=400,4", "logger=csv")
-    reason = "recognizer.stride=400: CTC can align none of"
+    settings = ("stage=5", "stop_stage=7", "arm=none", "seed=1", "recognizer.stride=512,4", "logger=csv")
+    reason = "recognizer.stride=512: CTC can align none of"
     first = recipe(folder, *settings, status=3)
     assert f"\nerror: {reason}" in first and "1 of 2 jobs failed" in first.splitlines()[-1] and "Traceback" not in first
     rows = {row["recognizer.stride"]: row for row in board(folder)}
-    assert rows["4"]["state"] == "done" and rows["400"]["state"] == "failed"
-    assert rows["400"]["stage"] == "finetune" and rows["400"]["reason"].startswith(reason)
+    assert rows["4"]["state"] == "done" and rows["512"]["state"] == "failed"
+    assert rows["512"]["stage"] == "finetune" and rows["512"]["reason"].startswith(reason)
     assert "1 done, 1 failed" in (shown := printed(folder, "local.leaderboard")) and reason in shown
     again = recipe(folder, *settings, status=3)
     assert again.count("done already") == 3 and "done in" not in again and reason in again

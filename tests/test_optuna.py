@@ -98,13 +98,13 @@ def test_what_a_search_cannot_do_is_one_line(searched, tmp_path, settings, messa
 def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_others_go_on(tiny, tmp_path):
     folder = borrow(tiny, tmp_path)
     single = ("recognizer.learning_rate=0.01", "recognizer.frontend_rate=0.1", "recognizer.encoder.dropout=0.1")
-    settings = (*SEARCH, "arm=none", *single, "recognizer.stride=4,400", "sweep.trials=4", "sweep.draw=4")
+    settings = (*SEARCH, "arm=none", *single, "recognizer.stride=4,512", "sweep.trials=4", "sweep.draw=4")
     output = recipe(folder, *settings, status=3)
-    good, bad = ([t for t in trials(folder, "none") if t.params["recognizer.stride"] == s] for s in ("4", "400"))
+    good, bad = ([t for t in trials(folder, "none") if t.params["recognizer.stride"] == s] for s in ("4", "512"))
     assert good and bad and len(good) + len(bad) == 4
     assert {trial.state for trial in good} == {TrialState.COMPLETE}
     assert {trial.state for trial in bad} == {TrialState.FAIL}
-    reason = "recognizer.stride=400: CTC can align none of"
+    reason = "recognizer.stride=512: CTC can align none of"
     assert all(trial.user_attrs["reason"].startswith(reason) for trial in bad)
     assert f"{len(good)} finished, 0 stopped, {len(bad)} failed, and {len(bad)} of 4 missing" in output
     assert output.count("finetune: done in") == 1 and "Traceback" not in output  # equal trials are one cell
