@@ -26,8 +26,7 @@ from local.errors import InputError
 from local.frames import Frames, OnDisk
 from local.manifest import read_table
 from local.marker import write_atomically
-
-STILL = 1e-3  # of the largest deviation, up to which a dimension hardly moves
+from local.quality import DEAD
 
 
 class Writer:
@@ -180,12 +179,12 @@ def moments(directory: Path, cmvn: str, ids: list[str]) -> tuple[torch.Tensor, t
 def statistics(directory: Path) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation [width] over all frames of an archive, float32.
 
-    A dimension that hardly moves, as a dead unit, has the largest deviation: divided by its own, what a fine-tuned
+    A dead unit has the largest deviation: divided by its own, what a fine-tuned
     encoder makes of it later would be thousands of times as large as the others.
     """
     reader = Reader(directory / "cmvn.scp")
     mean, deviation = _moments(sum(reader[key] for key in reader.places))
-    return mean, np.where(deviation > STILL * deviation.max(), deviation, deviation.max())
+    return mean, np.where(deviation > DEAD * deviation.max(), deviation, deviation.max())
 
 
 def _moments(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

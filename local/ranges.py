@@ -1,4 +1,4 @@
-"""What numbers the settings of both trainings may be: looked at before the first of them begins.
+"""What numbers the settings of trainings and decoders may be: looked at before the first training begins.
 
 A setting that is null is none. One that is not named here, as of an autoencoder of your own, is its class's to check.
 """
@@ -38,20 +38,21 @@ RANGES = {
     "recognizer": BOTH | {
         "frontend_rate": WEIGHT, "layer_decay": POSITIVE, "thaw": SHARE, "time_mask": PART, "band": SHARE,
     },
+    "decoder": {"beam": COUNT, "tokens": COUNT, "threshold": POSITIVE, "token_threshold": POSITIVE},
 }  # fmt: skip
 
 
-def check(cfg: DictConfig, training: str) -> None:
-    """Raise InputError, a line for each, for settings of `autoencoder` or `recognizer` that are out of their range."""
-    settings = _flat(plain(cfg, training), "")
+def check(cfg: DictConfig, group: str) -> None:
+    """Raise InputError, a line for each, for settings of a group of RANGES that are out of their range."""
+    settings = _flat(plain(cfg, group), "")
     errors = [
-        f"{training}.{name}={value}: expected {kind}"
+        f"{group}.{name}={value}: expected {kind}"
         for name, value in settings
-        if (kind := RANGES[training].get(name)) and not all(map(KINDS[kind], _numbers(value)))
+        if (kind := RANGES[group].get(name)) and not all(map(KINDS[kind], _numbers(value)))
     ]
     precision = dict(settings).get("precision", PRECISIONS[0])
     if precision not in PRECISIONS:
-        errors.append(f"{training}.precision={precision}: expected one of {', '.join(PRECISIONS)}")
+        errors.append(f"{group}.precision={precision}: expected one of {', '.join(PRECISIONS)}")
     if errors:
         raise InputError("\n".join(errors))
 

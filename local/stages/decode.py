@@ -12,8 +12,8 @@ from pathlib import Path
 
 from hydra.utils import get_class
 
-from local import ark, manifest
-from local.config import check_positive, check_whole, plain
+from local import ark, manifest, ranges
+from local.config import plain
 from local.corpora import check_splits
 from local.errors import InputError
 from local.frontend import source
@@ -31,10 +31,7 @@ def _check(cfg) -> None:
     if count is not None and (not isinstance(count, int) or count < 1):
         raise InputError(f"decoder.nbest={count}: expected how many hypotheses to keep, 1 or more, or null")
     settings = plain(cfg, "decoder")
-    for name in settings.keys() & {"beam", "tokens"}:
-        check_whole(f"decoder.{name}", settings[name])
-    for name in settings.keys() & {"threshold", "token_threshold"}:
-        check_positive(f"decoder.{name}", settings[name], 10)
+    ranges.check(cfg, "decoder")
     for name in settings.keys() & {"lm_weight", "word_score", "prior_weight"}:
         if not settings[name] or not all(isinstance(v, int | float) and math.isfinite(v) for v in settings[name]):
             raise InputError(f"decoder.{name}={settings[name]}: expected a list of numbers, of which dev chooses one")

@@ -60,10 +60,10 @@ def run(cfg, partial) -> list[str]:
     own = directory / "train", cmvn, ids["train"]
     train = audio.read(ids["train"], held=False) if audio else archive.read(*own, held=False)
     input_stride = round(dev.frame_shift / archive.frame_shift(Path(cfg.dirs.features) / "train"))
+    module, settings = _recognizer(cfg, dev.width, input_stride)  # which refuses strides that do not fit
     kept = _aligned(cfg, directory / "train", ids["train"], labels["train"], input_stride)
     dropped = len(labels["train"]) - len(kept)
     train, labels["train"] = train.select(kept), [labels["train"][i] for i in kept]
-    module, settings = _recognizer(cfg, dev.width, input_stride)
     train = batcher(module, place(train, cfg.trainer.accelerator, held), labels["train"], crop=False, audio=audio)
     dev = batcher(module, place(dev, cfg.trainer.accelerator, held), labels["dev"], crop=False)
     with logger.opened(cfg, partial, "finetune") as run_logger:
@@ -91,11 +91,6 @@ def _aligned(cfg, directory: Path, ids: list[str], labels: list[list[int]], inpu
     frames = augmentation.fewest(frames, plain(cfg, "recognizer")["augmentation"])
     there = archive.lengths(directory, ids)
     frames = [min(-(-count // input_stride), size) for count, size in zip(frames, there, strict=True)]
-    if cfg.recognizer.stride % input_stride:  # of another toolkit's features, which are known only now
-        raise InputError(
-            f"recognizer.stride={cfg.recognizer.stride}, but what it reads strides by {input_stride}; make it a "
-            "multiple of that"
-        )
     log.info("[%s] finetune: %s", cell_name(cfg), feasibility(labels, frames, input_stride))
     kept = aligned(labels, frames, cfg.recognizer.stride // input_stride)
     if not kept:
