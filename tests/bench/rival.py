@@ -6,8 +6,8 @@ Arm `none` of recipe mini_librispeech is trained for its updates; then the rival
 as many seconds as that took, each in a process of its own with one thread. On a CPU counted is CPU time, which on a
 shared machine means the same as on an idle one. Ours includes validation; the rival's clock stands still meanwhile, so
 it gets more. Filterbanks of ours are made once for all trainings (stage 2) and are not counted, those of the rival are
-part of its batches, and are. Both keep the checkpoint of lowest WER on dev, and both are scored there,
-greedily, by local.scoring: of both the figure is a little too good, and test is not looked at.
+part of its batches, and are. Both keep the checkpoint that is best on dev, by the rate that the recipe chooses by, and
+both are scored there, greedily, by local.scoring: of both the figure is a little too good, and test is not looked at.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def say(name: str, directory: Path, updates: int, heard: float, seconds: float) 
     rates = f"dev WER {scores.words.rate:.2f} %, CER {scores.characters.rate:.2f} %"
     speed = f"{heard / seconds:.0f} s of audio a second"
     print(f"{name}: {rates}, {updates} updates in {seconds:.0f} s, {heard / 3600:.2f} h of audio, {speed}")
-    Path(f"{name}.json").write_text(json.dumps([scores.words.rate, heard / seconds, seconds]), encoding="utf-8")
+    Path(f"{name}.json").write_text(json.dumps([scores.words.rate, scores.characters.rate, heard / seconds, seconds]), encoding="utf-8")
 
 
 def ours(arguments: argparse.Namespace) -> None:
@@ -111,7 +111,7 @@ def rival(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as checkpoints:
         brain = theirs.recipe(
             arguments.model, arguments.width, optimizer, encoder, Path(checkpoints), arguments.device,
-            arguments.seconds, clock(arguments.device),
+            arguments.seconds, clock(arguments.device), (cfg.recognizer.best or "wer").upper(),
         )  # fmt: skip
         print(f"rival: {sum(p.numel() for p in brain.modules.parameters()):,} parameters", flush=True)
         hypotheses = theirs.train(brain, train, loading, dev, cfg.recognizer.check_every)
@@ -158,8 +158,8 @@ def main() -> None:
         subprocess.run(command, check=True, **here)
         found[side] = json.loads((work / f"{side}.json").read_text(encoding="utf-8"))
         seconds = ["--seconds", str(found[side][-1])]
-    (wer, speed, _), (rival_wer, rival_speed, _) = found.values()
-    print(f"our WER is {wer / rival_wer:.2f} times the rival's; audio a second {speed / rival_speed:.2f} times")
+    wer, cer, speed, _ = (a / b for a, b in zip(*found.values(), strict=True))
+    print(f"ours against the rival's: WER {wer:.2f} times, CER {cer:.2f} times, audio a second {speed:.2f} times")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from speechbrain.nnet.RNN import LSTM
 from speechbrain.processing.features import InputNormalization
 from torch import nn
 
-from local.edits import count_words
+from local.edits import Counts, count_characters, count_words
 from local.manifest import Utterance
 
 MELS = 80
@@ -121,9 +121,9 @@ MODELS = {"crdnn": (crdnn, 1), "strided": (Strided, 2)}  # a model of some width
 class Recipe(sb.Brain):
     """Trains until `budget` seconds of `clock` went into training, which validation does not count towards."""
 
-    def prepare(self, encoder: CTCTextEncoder, clock: Callable, budget: float) -> "Recipe":
+    def prepare(self, encoder: CTCTextEncoder, clock: Callable, budget: float, best: str) -> "Recipe":
         """Settings beside a Brain's own."""
-        self.encoder, self.clock, self.left = encoder, clock, budget
+        self.encoder, self.clock, self.left, self.best = encoder, clock, budget, best
         self.updates, self.heard, self.spent = 0, 0.0, 0.0
         self.annealing = sb.nnet.schedulers.NewBobScheduler(
             initial_value=self.opt_class.keywords["lr"], annealing_factor=0.8, improvement_threshold=0.0025
@@ -146,22 +146,22 @@ class Recipe(sb.Brain):
         return self.modules.output(self.modules.model(features)).log_softmax(2), lengths
 
     def compute_objectives(self, predictions, batch, stage) -> torch.Tensor:
-        """CTC loss; word errors of best paths are counted but in training."""
+        """CTC loss; errors of best paths are counted but in training."""
         log_probabilities, lengths = predictions
         loss = sb.nnet.losses.ctc_loss(log_probabilities, batch.tokens.data, lengths, batch.tokens.lengths, 0)
         if stage != sb.Stage.TRAIN:
             best = ctc_greedy_decode(log_probabilities, lengths, blank_id=0)
             for key, labels in zip(batch.id, best, strict=True):
                 self.hypotheses[key] = " ".join("".join(self.encoder.decode_ndim(labels)).split())
-            found = count_words(batch.words, [self.hypotheses[key] for key in batch.id])
-            self.errors += found.errors
-            self.words += found.length
+            hypotheses = [self.hypotheses[key] for key in batch.id]
+            self.words += count_words(batch.words, hypotheses)
+            self.characters = sum(map(count_characters, batch.words, hypotheses), self.characters)
         return loss
 
     def on_stage_start(self, stage, epoch=None) -> None:
         """Start the clock, or the counts."""
         self.epoch = epoch or 0
-        self.hypotheses, self.errors, self.words = {}, 0, 0
+        self.hypotheses, self.words, self.characters = {}, Counts(), Counts()
         self.start = self.clock()
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step) -> None:
@@ -177,15 +177,15 @@ class Recipe(sb.Brain):
             took = self.clock() - self.start
             self.left, self.spent = self.left - took, self.spent + took
         if stage == sb.Stage.VALID:
-            wer = 100 * self.errors / self.words
+            wer, cer = self.words.rate, self.characters.rate
             rate = self.optimizer.param_groups[0]["lr"]
             if wer < 100:  # or the plateau of blanks at the beginning would count as no improvement
                 _, rate = self.annealing(wer)
                 sb.nnet.schedulers.update_learning_rate(self.optimizer, rate)
-            print(
-                f"rival: {self.spent:.0f} s, {self.updates} updates, loss {stage_loss:.3f}, WER {wer:.2f}, {rate:.2g}"
-            )
-            self.checkpointer.save_and_keep_only(meta={"WER": wer}, min_keys=["WER"])
+            errors = f"WER {wer:.2f}, CER {cer:.2f}"
+            print(f"rival: {self.spent:.0f} s, {self.updates} updates, loss {stage_loss:.3f}, {errors}, {rate:.2g}")
+            found = {"WER": wer, "CER": cer}
+            self.checkpointer.save_and_keep_only(meta=found, min_keys=[self.best])
 
     def epochs(self) -> Iterator[int]:
         """Numbers from 1 while time is left."""
@@ -197,9 +197,9 @@ class Recipe(sb.Brain):
 
 def recipe(
     model: str, width: int, optimizer: partial, encoder: CTCTextEncoder, out: Path, device: str, budget: float,
-    clock: Callable = time.perf_counter,
+    clock: Callable = time.perf_counter, best: str = "WER",
 ) -> Recipe:  # fmt: skip
-    """An untrained recipe that keeps its checkpoints in `out`."""
+    """An untrained recipe that keeps in `out` its checkpoint of the lowest WER or CER on dev."""
     make, times = MODELS[model]
     modules = {
         "fbank": Fbank(n_mels=MELS), "normalize": InputNormalization(norm_type="global", update_until_epoch=4),
@@ -207,7 +207,7 @@ def recipe(
     }  # fmt: skip
     checkpointer = sb.utils.checkpoints.Checkpointer(out, recoverables={**modules})
     brain = Recipe(modules, optimizer, run_opts={"device": device}, checkpointer=checkpointer)
-    return brain.prepare(encoder, clock, budget)
+    return brain.prepare(encoder, clock, budget, best)
 
 
 def train(brain: Recipe, data: DynamicItemDataset, loading: dict, dev: DynamicItemDataset, every: int) -> dict:
@@ -215,5 +215,5 @@ def train(brain: Recipe, data: DynamicItemDataset, loading: dict, dev: DynamicIt
     train_loader = LoopedLoader(brain.make_dataloader(data, sb.Stage.TRAIN, **loading), every)
     dev = dev.filtered_sorted(sort_key="duration")
     brain.fit(brain.epochs(), train_loader, dev, progressbar=False, valid_loader_kwargs={"batch_size": 16})
-    brain.evaluate(dev, min_key="WER", progressbar=False, test_loader_kwargs={"batch_size": 16})
+    brain.evaluate(dev, min_key=brain.best, progressbar=False, test_loader_kwargs={"batch_size": 16})
     return brain.hypotheses
