@@ -64,7 +64,8 @@ def say(name: str, directory: Path, updates: int, heard: float, seconds: float) 
     rates = f"dev WER {scores.words.rate:.2f} %, CER {scores.characters.rate:.2f} %"
     speed = f"{heard / seconds:.0f} s of audio a second"
     print(f"{name}: {rates}, {updates} updates in {seconds:.0f} s, {heard / 3600:.2f} h of audio, {speed}")
-    Path(f"{name}.json").write_text(json.dumps([scores.words.rate, scores.characters.rate, heard / seconds, seconds]), encoding="utf-8")
+    found = [scores.words.rate, scores.characters.rate, heard / seconds, seconds]
+    Path(f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 def ours(arguments: argparse.Namespace) -> None:
