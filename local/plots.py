@@ -97,23 +97,37 @@ def plot_differences(bars: list[tuple[str, float]], path: Path, **labels: str) -
 def lines(found: list[dict], over: str) -> dict[tuple, dict[str, list[dict]]]:
     """For each of SERIES in the content of results.json, the rows of each line, in order of the hours `over`.
 
-    `over` is a key of AXES. A line is an arm with its settings but those of the axis; of a row that has no such hours,
-    as that of an arm which reads no unlabeled audio, a line of its own. A series without two hours in one line is left
-    out: there is nothing to see.
+    `over` is a key of AXES. A line is an arm, its points in the settings that it has there, as more updates where there
+    are more labels; the line's name has those in common and says which are not. Where an arm is more than once at some
+    hours, each of its settings but those of the axis is a line, and of a row that has no such hours, as that of an arm
+    which reads no unlabeled audio, a line of its own. A series without two hours in one line is left out: there is
+    nothing to see.
     """
     series: dict[tuple, dict[str, list[dict]]] = {}
     for entry in found:
-        named = series.setdefault(tuple(entry[name] for name in SERIES), {})
+        arms = series.setdefault(tuple(entry[name] for name in SERIES), {})
         for row in entry["arms"]:
-            settings = [
-                s for s in row["settings"].split() if not s.startswith((AXES[over] + ".hours=", AXES[over] + "="))
-            ]
-            named.setdefault(" ".join([row["arm"], *settings]), []).append(row)
-    return {
-        key: {name: sorted(rows, key=lambda row: row[over] or 0) for name, rows in named.items()}
-        for key, named in series.items()
-        if any(len({row[over] for row in rows} - {None}) > 1 for rows in named.values())
-    }
+            arms.setdefault(row["arm"], []).append(row)
+    drawn = {}
+    for key, arms in series.items():
+        named = {name: rows for arm, each in arms.items() for name, rows in _named(arm, each, over).items()}
+        if any(len({row[over] for row in rows} - {None}) > 1 for rows in named.values()):
+            drawn[key] = {name: sorted(rows, key=lambda row: row[over] or 0) for name, rows in named.items()}
+    return drawn
+
+
+def _named(arm: str, rows: list[dict], over: str) -> dict[str, list[dict]]:
+    """The lines of an arm, by name."""
+    axis = (AXES[over] + ".hours=", AXES[over] + "=")
+    settings = [[s for s in row["settings"].split() if not s.startswith(axis)] for row in rows]
+    if len({row[over] for row in rows}) == len(rows):
+        common = [s for s in settings[0] if all(s in own for own in settings)]
+        unlike = dict.fromkeys(s.split("=")[0] for own in settings for s in own if s not in common)
+        return {" ".join([arm, *common, *([f"({', '.join(unlike)} by hours)"] if unlike else [])]): rows}
+    named: dict[str, list[dict]] = {}
+    for row, own in zip(rows, settings, strict=True):
+        named.setdefault(" ".join([arm, *own]), []).append(row)
+    return named
 
 
 def plot_hours(found: list[dict], over: str, directory: Path) -> None:

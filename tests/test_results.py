@@ -192,7 +192,7 @@ def test_phones_are_called_by_their_name_and_have_no_characters(tmp_path):
     assert "] | - | " in next(line for line in page.splitlines() if line.startswith("| none"))
 
 
-def test_label_hours_make_entries_in_order_and_none_is_all(tmp_path):
+def test_label_hours_make_publishedin_order_and_none_is_all(tmp_path):
     cells = [cell(tmp_path, "none", 1, [5, 5], label_hours=hours) for hours in (None, 10.0, 0.5)]
     found = entries(cells)
     assert [entry["label_hours"] for entry in found] == [0.5, 10.0, None]
@@ -238,6 +238,23 @@ def test_an_arm_is_one_line_over_labeled_hours_whatever_its_label_settings(tmp_p
     assert (tmp_path / "labeled_hours-test-greedy.png").read_bytes().startswith(b"\x89PNG")
     plot_hours([*rows_over_hours(), *(one | {"rate": "PER"} for one in rows_over_hours())], "labeled_hours", tmp_path)
     assert len([*tmp_path.glob("labeled_hours-*.png")]) == 2
+
+
+def test_settings_that_change_with_the_hours_do_not_break_a_line_and_are_named():
+    published = rows_over_hours()
+    for entry, updates in zip(published, (10000, 4000), strict=True):
+        for row in entry["arms"]:
+            row["settings"] += f" recognizer.updates={updates} autoencoder=denoising"
+    ((_, found),) = lines(published, "labeled_hours").items()
+    assert {name: len(rows) for name, rows in found.items()} == {
+        "none autoencoder=denoising (recognizer.updates by hours)": 2,
+        "masked autoencoder=denoising (recognizer.updates by hours)": 2,
+        "pca recognizer.updates=10000 autoencoder=denoising": 1,
+    }
+    published[0]["arms"].append(published[0]["arms"][1] | {"settings": "recognizer.updates=4000 autoencoder=denoising"})
+    ((_, found),) = lines(published, "labeled_hours").items()
+    assert len(found["none recognizer.updates=4000 autoencoder=denoising"]) == 2
+    assert len(found["none recognizer.updates=10000 autoencoder=denoising"]) == 1
 
 
 def test_there_is_no_picture_of_one_amount_of_unlabeled_audio(tmp_path):
