@@ -118,8 +118,8 @@ def lines(found: list[dict], over: str) -> dict[tuple, dict[str, list[dict]]]:
 
 def _named(arm: str, rows: list[dict], over: str) -> dict[str, list[dict]]:
     """The lines of an arm, by name."""
-    axis = (AXES[over] + ".hours=", AXES[over] + "=")
-    settings = [[s for s in row["settings"].split() if not s.startswith(axis)] for row in rows]
+    elsewhere = (AXES[over] + ".hours=", AXES[over] + "=", "decoder=")  # on the axis, and in the title
+    settings = [[s for s in row["settings"].split() if not s.startswith(elsewhere)] for row in rows]
     if len({row[over] for row in rows}) == len(rows):
         common = [s for s in settings[0] if all(s in own for own in settings)]
         unlike = dict.fromkeys(s.split("=")[0] for own in settings for s in own if s not in common)

@@ -244,7 +244,7 @@ def test_settings_that_change_with_the_hours_do_not_break_a_line_and_are_named()
     published = rows_over_hours()
     for entry, updates in zip(published, (10000, 4000), strict=True):
         for row in entry["arms"]:
-            row["settings"] += f" recognizer.updates={updates} autoencoder=denoising"
+            row["settings"] += f" recognizer.updates={updates} autoencoder=denoising decoder=greedy"
     ((_, found),) = lines(published, "labeled_hours").items()
     assert {name: len(rows) for name, rows in found.items()} == {
         "none autoencoder=denoising (recognizer.updates by hours)": 2,
