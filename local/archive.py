@@ -179,8 +179,8 @@ def moments(directory: Path, cmvn: str, ids: list[str]) -> tuple[torch.Tensor, t
 def statistics(directory: Path) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation [width] over all frames of an archive, float32.
 
-    A dead unit has the largest deviation: divided by its own, what a fine-tuned
-    encoder makes of it later would be thousands of times as large as the others.
+    A dead unit has the largest deviation: divided by its own, what a fine-tuned encoder makes of it later would be
+    thousands of times as large as the others.
     """
     reader = Reader(directory / "cmvn.scp")
     mean, deviation = _moments(sum(reader[key] for key in reader.places))

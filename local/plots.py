@@ -110,20 +110,23 @@ def lines(found: list[dict], over: str) -> dict[tuple, dict[str, list[dict]]]:
             arms.setdefault(row["arm"], []).append(row)
     drawn = {}
     for key, arms in series.items():
-        named = {name: rows for arm, each in arms.items() for name, rows in _named(arm, each, over).items()}
+        named: dict[str, list[dict]] = {}
+        for arm, rows in arms.items():
+            named |= _named(arm, sorted(rows, key=lambda row: row[over] or 0), over)
         if any(len({row[over] for row in rows} - {None}) > 1 for rows in named.values()):
-            drawn[key] = {name: sorted(rows, key=lambda row: row[over] or 0) for name, rows in named.items()}
+            drawn[key] = named
     return drawn
 
 
 def _named(arm: str, rows: list[dict], over: str) -> dict[str, list[dict]]:
-    """The lines of an arm, by name."""
+    """The lines of an arm, by name, their rows in the order given."""
     elsewhere = (AXES[over] + ".hours=", AXES[over] + "=", "decoder=")  # on the axis, and in the title
     settings = [[s for s in row["settings"].split() if not s.startswith(elsewhere)] for row in rows]
     if len({row[over] for row in rows}) == len(rows):
         common = [s for s in settings[0] if all(s in own for own in settings)]
         unlike = dict.fromkeys(s.split("=")[0] for own in settings for s in own if s not in common)
-        return {" ".join([arm, *common, *([f"({', '.join(unlike)} by hours)"] if unlike else [])]): rows}
+        ending = f" ({', '.join(unlike)} by hours)" if unlike else ""
+        return {" ".join([arm, *common]) + ending: rows}
     named: dict[str, list[dict]] = {}
     for row, own in zip(rows, settings, strict=True):
         named.setdefault(" ".join([arm, *own]), []).append(row)

@@ -192,7 +192,7 @@ def test_phones_are_called_by_their_name_and_have_no_characters(tmp_path):
     assert "] | - | " in next(line for line in page.splitlines() if line.startswith("| none"))
 
 
-def test_label_hours_make_publishedin_order_and_none_is_all(tmp_path):
+def test_label_hours_make_entries_in_order_and_none_is_all(tmp_path):
     cells = [cell(tmp_path, "none", 1, [5, 5], label_hours=hours) for hours in (None, 10.0, 0.5)]
     found = entries(cells)
     assert [entry["label_hours"] for entry in found] == [0.5, 10.0, None]
