@@ -19,7 +19,7 @@ from local.errors import InputError
 from local.manifest import read_table
 from local.text import decode
 from tests.conftest import borrow, here
-from tests.test_lexicon import log10, model, needs_kenlm  # noqa: F401
+from tests.test_lexicon import log10, model, needs_kenlm, needs_module  # noqa: F401
 
 CHARACTERS = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 WIDE = {"beam": 10_000, "threshold": 1e4, "token_threshold": 1e4}  # nothing is left out
@@ -101,6 +101,7 @@ def test_nbest_and_log_probabilities_are_kept_on_request(tiny, tmp_path):
 
 
 @needs_kenlm
+@needs_module
 @pytest.mark.parametrize("units", [" AB", ["▁", "B", "▁A"]], ids=["characters", "pieces"])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_language_model_weighs_the_words_and_those_it_lacks(model, units, seed):  # noqa: F811

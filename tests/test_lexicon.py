@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,9 @@ UNITS = " AB"
 SENTENCES = ["A BA", "A AB", "BA BA", "A BA AB", "AB"] * 3
 needs_kenlm = pytest.mark.skipif(
     not shutil.which("lmplz"), reason="KenLM's lmplz is not on the PATH; local/install_kenlm.sh builds it"
+)
+needs_module = pytest.mark.skipif(  # it is not there where lmplz came with another toolkit
+    find_spec("kenlm") is None, reason="KenLM's Python module is missing; local/install_kenlm.sh builds it"
 )
 
 

@@ -17,7 +17,7 @@ from local.manifest import Utterance
 from local.scoring import write_scores
 from local.text import decode, encode_all, fold
 from tests.conftest import here
-from tests.test_lexicon import needs_kenlm
+from tests.test_lexicon import needs_kenlm, needs_module
 
 DEV, TEST = ["faem0", "marc0"], ["fblv0", "madd0"]  # the speakers that the sample files as TEST
 
@@ -236,6 +236,7 @@ def test_from_the_sample_to_a_phone_error_rate(sample, tmp_path):
 
 
 @needs_kenlm
+@needs_module
 def test_a_language_model_of_phones_is_of_those_that_the_recognizer_emits(sample, tmp_path):
     settings = ["arm=none", "recipe=timit", f"corpus.root={sample}", "units=phones48", "decoder=beam_lm", *SMALL]
     few = ["decoder.splits=[dev]", "decoder.beam=4", "decoder.lm_weight=[1.0]", "decoder.word_score=[0.0,1.0]"]
