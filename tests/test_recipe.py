@@ -143,7 +143,8 @@ def test_every_arm_gets_the_same_number_of_trials_on_a_seed_that_no_report_uses(
     with initialize_config_dir(str(CONF), version_base="1.3"):
         splits = {name: list(compose("config", [f"sweep={name}"]).decoder.splits) for name in sweeps}
     choosing = {name for name in sweeps if splits[name] == ["dev"]}
-    assert choosing == {"bottleneck", "ideas", "learning_rate", "masking", "objectives", "optuna", "regularization", "tune"}
+    known = {"bottleneck", "ideas", "learning_rate", "masking", "objectives", "optuna", "regularization", "tune"}
+    assert choosing == known
     for name, sweep in sweeps.items():
         params = sweep["hydra"]["sweeper"]["params"]
         for product in params if isinstance(params, list) else [params]:
