@@ -4,7 +4,18 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from local.config import digest_of
 from local.errors import InputError
+from local.marker import read_marker
+
+
+def features_of(directory: str | Path) -> str:
+    """Which features a directory of stage 2 holds: the name that it has where it stores frames alone.
+
+    Audio stored beside them changes no frame: what was pretrained without it serves where waveforms are augmented.
+    """
+    features = read_marker(directory)["config"]["features"]
+    return f"{features['name']}-{digest_of({'features': features | {'store': 'frames'}})}"
 
 
 def source(cfg: DictConfig) -> tuple[Path, str]:

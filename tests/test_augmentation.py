@@ -252,6 +252,21 @@ def test_what_ctc_cannot_align_at_the_fastest_speed_is_left_out_of_every_arm(cor
             assert summary["augmentation"] == speed + "SpecAugment"
 
 
+def test_what_was_pretrained_without_stored_audio_serves_where_it_is_augmented(corpus):
+    small = [setting for setting in TINY if setting.startswith(("recognizer.", "autoencoder."))]
+    data = ("corpus=kaldi", f"corpus.root={corpus}/mine", "arm=masked")
+    here(corpus, 0, 3, *data, tiny=small)
+    (pretrained,) = corpus.glob("exp/pretrain/*/autoencoder.pt")
+    (frames,) = corpus.glob("data/*/fbank-*")
+    more = (f"unlabeled.features={frames.relative_to(corpus)}", "recognizer.augmentation.speeds=[0.9,1.0,1.1]")
+    here(corpus, 2, 5, *data, *more, "features.store=audio", tiny=small)
+    assert [pretrained] == list(corpus.glob("exp/pretrain/*/autoencoder.pt"))
+    summary = json.loads(next(corpus.glob("exp/kaldi/*/masked-*/summary.json")).read_text())
+    assert summary["augmentation"] == "speed 0.9-1.1, SpecAugment"
+    with pytest.raises(InputError, match="trained on features fbank-.*, but given fbank-"):  # whose frames are others
+        here(corpus, 2, 4, *data, more[0], "features.cmvn=none", tiny=small)
+
+
 def test_the_table_names_the_augmentation_where_rows_differ(tmp_path):
     def table(**policies: str) -> str:
         cells = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from local import audit
 from local.config import plain
-from local.frontend import autoencoder_path
+from local.frontend import autoencoder_path, features_of
 from local.stage import stage
 
 
@@ -34,7 +34,7 @@ def _encode(cfg, splits: list[str], features: Path, partial: Path, final: Path):
     from lightning_modules.fit import device, inference, place
     from local import archive
 
-    module, _ = checkpoint.load(autoencoder_path(cfg), features.name, plain(cfg, "autoencoder"))
+    module, _ = checkpoint.load(autoencoder_path(cfg), features_of(features), plain(cfg, "autoencoder"))
     module.to(device(cfg.trainer.accelerator))
     for split in splits:
         data = place(archive.read(features / split, cfg.features.cmvn, held=False), cfg.trainer.accelerator)

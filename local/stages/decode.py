@@ -16,7 +16,7 @@ from local import ark, manifest, ranges
 from local.config import plain
 from local.corpora import check_splits
 from local.errors import InputError
-from local.frontend import source
+from local.frontend import features_of, source
 from local.stage import cell_name, stage
 from local.text import fold
 
@@ -101,7 +101,7 @@ def log_probabilities(cfg) -> dict[str, dict]:
     from local import archive
 
     directory, cmvn = source(cfg)
-    path, features = Path(cfg.dirs.finetune) / "recognizer.pt", Path(cfg.dirs.features).name
+    path, features = Path(cfg.dirs.finetune) / "recognizer.pt", features_of(cfg.dirs.features)
     module, _ = checkpoint.load(path, features, plain(cfg, "recognizer"))
     module.to(device(cfg.trainer.accelerator))
     found = {}

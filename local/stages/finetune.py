@@ -8,7 +8,7 @@ from pathlib import Path
 from local import augmentation, logger, ranges, ranks
 from local.config import make, plain
 from local.errors import InputError
-from local.frontend import autoencoder_path, checkpoint_path, source
+from local.frontend import autoencoder_path, checkpoint_path, features_of, source
 from local.halving import Halving
 from local.labels import check_hours, subset
 from local.stage import cell_name, stage
@@ -132,7 +132,7 @@ def _recognizer(cfg, input_dim: int, input_stride: int):
     if path is None:
         return checkpoint.build(settings), settings
     asked = plain(cfg, "autoencoder")
-    pretrained, settings["autoencoder"] = checkpoint.load(path, Path(cfg.dirs.features).name, asked)
+    pretrained, settings["autoencoder"] = checkpoint.load(path, features_of(cfg.dirs.features), asked)
     module = checkpoint.build(settings)
     module.carry(pretrained, *_statistics(cfg.dirs.frontend))
     return module, settings
@@ -157,7 +157,7 @@ def _input(cfg) -> dict | None:
         return found | {"frontend": None}
     if cfg.dirs.pretrain is None:
         return None
-    module, settings = checkpoint.load(autoencoder_path(cfg), Path(cfg.dirs.features).name)
+    module, settings = checkpoint.load(autoencoder_path(cfg), features_of(cfg.dirs.features))
     frontend = {"settings": settings, "state": module.state_dict(), "statistics": _statistics(cfg.dirs.frontend)}
     return found | {"frontend": frontend}
 
@@ -165,5 +165,5 @@ def _input(cfg) -> dict | None:
 def _save(cfg, partial: Path, module, settings: dict, summary: dict) -> None:
     from lightning_modules import checkpoint
 
-    checkpoint.save(partial / "recognizer.pt", module, settings, Path(cfg.dirs.features).name, input=_input(cfg))
+    checkpoint.save(partial / "recognizer.pt", module, settings, features_of(cfg.dirs.features), input=_input(cfg))
     (partial / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ from pathlib import Path
 from local import audit, augmentation, logger, ranges, ranks
 from local.config import make, plain
 from local.errors import InputError
+from local.frontend import features_of
 from local.labels import check_hours, subset
 from local.manifest import held_out
 from local.stage import cell_name, stage
@@ -53,6 +54,6 @@ def run(cfg, partial) -> list[str]:
         return []  # number 0 writes
     encoder = [p for name, p in module.named_parameters() if not name.startswith("decoder.")]
     summary |= {"parameters": sum(p.numel() for p in encoder), "hours": sum(u.duration for u in utterances) / 3600}
-    checkpoint.save(partial / "autoencoder.pt", module, settings, unlabeled.name)
+    checkpoint.save(partial / "autoencoder.pt", module, settings, features_of(unlabeled))
     (partial / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return augmentation.files(asked)
