@@ -53,8 +53,9 @@ def plain(cfg: DictConfig, key: str):
 
 
 def signature(cfg: DictConfig, *keys: str) -> str:
-    """Eight hex digits over the settings at `keys`."""
-    return digest_of({key: plain(cfg, key) for key in keys})
+    """Eight hex digits over the settings at `keys`; `a@b` are those at `b` in the place of `a`'s."""
+    places = (key.partition("@") for key in keys)
+    return digest_of({key: plain(cfg, place or key) for key, _, place in places})
 
 
 def digest_of(values: dict) -> str:

@@ -1,9 +1,17 @@
 """Which part of `train` is transcribed: nested, speaker-balanced subsets."""
 
 import hashlib
+import logging
+from dataclasses import replace
+from pathlib import Path
 
+from omegaconf import DictConfig
+
+from local import hypotheses
 from local.errors import InputError
 from local.manifest import Utterance
+
+log = logging.getLogger(__name__)
 
 
 def check_hours(setting: str, hours: float | str) -> None:
@@ -40,3 +48,39 @@ def subset(utterances: list[Utterance], hours: float | str, seed: int) -> list[U
         chosen.append(utterance)
         seconds += utterance.duration
     return sorted(chosen, key=lambda u: u.id.encode())
+
+
+def heard(labels: DictConfig) -> dict[str, str] | None:
+    """The hypotheses by utterance that the settings `labels` name, if any; raises InputError for what are none."""
+    if labels.hypotheses is None:
+        return None
+    if not Path(labels.hypotheses).is_file():
+        raise InputError(
+            f"labels.hypotheses={labels.hypotheses}: no such file; train a recognizer on the labels alone first, and "
+            "let it decode train (decoder.splits=[dev,train])"
+        )
+    return hypotheses.read(Path(labels.hypotheses))
+
+
+def transcribed(utterances: list[Utterance], labels: DictConfig) -> list[Utterance]:
+    """What the recognizer is trained on by the settings `labels`: a subset, and the rest with its hypotheses, if any.
+
+    That is self-training (Kahn et al. 2020, arXiv 1909.09116). An utterance in which nothing was heard is left out.
+    Raises InputError if the hypotheses lack an utterance.
+    """
+    chosen, texts = subset(utterances, labels.hours, labels.seed), heard(labels)
+    if texts is None:
+        return chosen
+    known = {u.id for u in chosen}
+    rest = [u for u in utterances if u.id not in known]
+    if lacking := [u.id for u in rest if u.id not in texts]:
+        raise InputError(
+            f"labels.hypotheses={labels.hypotheses}: lacks {len(lacking)} of {len(rest)} utterances without labels, as "
+            f"{lacking[0]}; expected all; decode train with the corpus as it is"
+        )
+    guessed = [replace(u, text=texts[u.id]) for u in rest if texts[u.id]]
+    log.info(
+        "labels: %d utterances with labels, and %d with what %s heard in them; %d are left out, as it heard nothing",
+        len(chosen), len(guessed), labels.hypotheses, len(rest) - len(guessed),
+    )  # fmt: skip
+    return sorted(chosen + guessed, key=lambda u: u.id.encode())

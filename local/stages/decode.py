@@ -62,7 +62,7 @@ def run(cfg, partial) -> None:
 
         choices, chosen = decoder.decoder.choices, {}
         if choices:
-            tried = {split: trials(split) for split in heard}
+            tried = {split: trials(split) for split in heard if split != "train"}  # of which only the labels are taken
             chosen = {name: tried["dev"][0][name] for name in choices}
             (partial / "tuning.json").write_text(json.dumps(tried, indent=1) + "\n", encoding="utf-8")
             log.info("[%s] decode: dev chose %s of %d trials", cell_name(cfg), tried["dev"][0], len(tried["dev"]))

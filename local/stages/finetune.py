@@ -10,7 +10,7 @@ from local.config import make, plain
 from local.errors import InputError
 from local.frontend import autoencoder_path, checkpoint_path, features_of, source
 from local.halving import Halving
-from local.labels import check_hours, subset
+from local.labels import check_hours, heard, transcribed
 from local.stage import cell_name, stage
 from local.text import aligned, check_units, encode_all, feasibility
 
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 def _check(cfg) -> None:
     check_hours("labels.hours", cfg.labels.hours)
+    heard(cfg.labels)
     check_units(plain(cfg, "units"))
     ranges.check(cfg, "autoencoder")
     ranges.check(cfg, "recognizer")
@@ -47,7 +48,7 @@ def run(cfg, partial) -> list[str]:
         for split in manifest.splits(Path(cfg.dirs.data))
         if split != "pretrain"
     }
-    texts["train"] = subset(texts["train"], cfg.labels.hours, cfg.labels.seed)
+    texts["train"] = transcribed(texts["train"], cfg.labels)
     units = [plain(cfg, "units")[key] for key in ("inventory", "folding")]
     for split in [split for split in texts if split not in ("train", "dev")]:
         encode_all(texts.pop(split), *units)  # or errors of this test set could not be avoided
@@ -77,7 +78,7 @@ def run(cfg, partial) -> list[str]:
     summary["parameters"] = sum(p.numel() for p in module.parameters())
     summary["augmentation"] = augmentation.policy(cfg)
     _save(cfg, partial, module, settings, summary)
-    return augmentation.files(asked)
+    return [*augmentation.files(asked), *filter(None, [cfg.labels.hypotheses])]
 
 
 def _aligned(cfg, directory: Path, ids: list[str], labels: list[list[int]], input_stride: int) -> list[int]:
