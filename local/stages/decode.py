@@ -12,11 +12,12 @@ from pathlib import Path
 
 from hydra.utils import get_class
 
-from local import ark, manifest, ranges
+from local import ark, audit, manifest, ranges
 from local.config import plain
-from local.corpora import check_splits
+from local.corpora import check_splits, normalizer
 from local.errors import InputError
 from local.frontend import features_of, source
+from local.labels import subset
 from local.stage import cell_name, stage
 from local.text import fold
 
@@ -43,6 +44,7 @@ def run(cfg, partial) -> None:
     from local.search import Processes, tune
 
     settings, units = plain(cfg, "decoder"), plain(cfg, "units")
+    _check_text(cfg)
     workers = cfg.machine.workers // cfg.machine.jobs  # as many cells may be decoding side by side
     heard = log_probabilities(cfg)
     if "prior_weight" in settings:
@@ -72,6 +74,21 @@ def run(cfg, partial) -> None:
             _write(out, dict(zip(frames, found(split, **chosen), strict=True)), "nbest" in settings)
             if settings.get("posteriors"):
                 ark.write(out / "posteriors", Path(cfg.dirs.decode) / split / "posteriors", frames)
+
+
+def _check_text(cfg) -> None:
+    """Raise InputError if train is to be heard with a language model of its transcripts, other than those given."""
+    if "train" not in cfg.decoder.splits or cfg.dirs.lm is None or cfg.lm.text is None:
+        return
+    normalize = normalizer(cfg)
+    train = manifest.read_archived(Path(cfg.dirs.data) / "train", Path(cfg.dirs.features) / "train")
+    given = {u.text for u in subset(train, cfg.labels.hours, cfg.labels.seed)}
+    hidden = {u.text for u in train} - given
+    if shared := hidden.intersection(map(normalize, audit.sentences_of(Path(cfg.lm.text)))):
+        raise InputError(
+            f"lm.text={cfg.lm.text}: has {len(shared)} transcripts of train beside those with labels, as {min(shared)!r};"
+            " what is heard with it in train would be those, so take them out"
+        )
 
 
 def _write(out: Path, hypotheses: dict[str, list], nbest: bool) -> None:
