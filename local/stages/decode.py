@@ -86,8 +86,8 @@ def _check_text(cfg) -> None:
     hidden = {u.text for u in train} - given
     if shared := hidden.intersection(map(normalize, audit.sentences_of(Path(cfg.lm.text)))):
         raise InputError(
-            f"lm.text={cfg.lm.text}: has {len(shared)} transcripts of train beside those with labels, as {min(shared)!r};"
-            " what is heard with it in train would be those, so take them out"
+            f"lm.text={cfg.lm.text}: has {len(shared)} transcripts of train beside those with labels, such as "
+            f"{min(shared)!r}; what is heard with it in train would be those, so take them out"
         )
 
 
