@@ -1,0 +1,89 @@
+"""Self-training: what a recognizer heard in the rest of `train` for transcripts."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from local.errors import InputError
+from tests.conftest import borrow, here, recipe
+from tests.test_lexicon import needs_kenlm
+
+FEW = ("arm=none", "labels.hours=0.004")
+
+
+def weights(folder: Path, *settings: str) -> dict[str, torch.Tensor]:
+    """Of the recognizer that stage 5 makes."""
+    before = {*folder.glob("exp/espeak/*/none-*/recognizer.pt")}
+    here(folder, 5, 5, *settings)
+    (made,) = {*folder.glob("exp/espeak/*/none-*/recognizer.pt")} - before
+    return torch.load(made, weights_only=True)["state"]
+
+
+@pytest.fixture
+def transcripts(tiny, tmp_path) -> list[str]:
+    """The lines of `text` of `train`, in a folder with all features that is otherwise empty."""
+    (train,) = borrow(tiny, tmp_path).glob("data/espeak-*/train/text")
+    return train.read_text().splitlines()
+
+
+def written(folder: Path, lines: list[str]) -> str:
+    (folder / "heard").write_text("".join(f"{line}\n" for line in lines))
+    return "labels.hypotheses=heard"
+
+
+def test_of_hypotheses_without_an_error_comes_what_all_labels_give(tmp_path, transcripts):
+    full = weights(tmp_path, "arm=none")
+    few = weights(tmp_path, *FEW)
+    taught = weights(tmp_path, *FEW, written(tmp_path, transcripts))
+    assert all(torch.equal(full[key], taught[key]) for key in full)
+    assert not all(torch.equal(full[key], few[key]) for key in full)
+
+
+def test_an_utterance_in_which_nothing_was_heard_is_left_out_and_counted(tmp_path, transcripts, caplog):
+    caplog.set_level("INFO")
+    here(tmp_path, 5, 5, *FEW, written(tmp_path, [line.split()[0] for line in transcripts]))
+    assert "and 0 with what heard heard in them" in caplog.text
+    labeled = int(caplog.text.split("labels: ")[1].split()[0])
+    assert f"{len(transcripts) - labeled} are left out, as it heard nothing" in caplog.text
+
+
+def test_a_file_that_is_not_there_or_lacks_an_utterance_is_refused(tmp_path, transcripts):
+    with pytest.raises(InputError, match=r"^labels.hypotheses=nowhere: no such file; train a recognizer on the labels"):
+        here(tmp_path, 5, 5, *FEW, "labels.hypotheses=nowhere")
+    with pytest.raises(InputError, match=r"^labels.hypotheses=heard: lacks \d+ of \d+ utterances without labels, as "):
+        here(tmp_path, 5, 5, *FEW, written(tmp_path, transcripts[:2]))
+    assert not [path for path in tmp_path.glob("exp/espeak/*/none-*") if path.is_dir()]
+
+
+def test_hypotheses_that_changed_make_the_recognizer_anew(tmp_path, transcripts, caplog):
+    caplog.set_level("INFO")
+    for lines in (transcripts, [f"{line} SO" for line in transcripts]):
+        here(tmp_path, 5, 5, *FEW, written(tmp_path, lines))
+    assert "heard changed" in caplog.text
+
+
+def test_the_sweep_reads_what_its_first_command_makes(tmp_path):
+    settings = ("sweep=self_training", "recipe=mini_librispeech", "dry_run=true")
+    first = ("rest=unused", "decoder=lexicon", "decoder.splits=[dev,train]")
+    lines = recipe(tmp_path, *settings, *first, "stage=6", "stop_stage=6", tiny=[]).splitlines()
+    taught = {line.split(" (")[0].split()[-1] for line in lines if " decode " in line}
+    output = recipe(tmp_path, *settings, "stage=5", "stop_stage=5", status=3, tiny=[])
+    asked = set(re.findall(r"^error: labels.hypotheses=(.*)/train/text: no such file", output, re.MULTILINE))
+    assert len(taught) == 2 and asked == taught
+
+
+@needs_kenlm
+def test_train_is_not_heard_with_a_language_model_of_its_transcripts(tmp_path, transcripts):
+    here(tmp_path, 5, 5, *FEW)
+    settings = (*FEW, "decoder=lexicon", "lm.text=lm.txt")
+    (tmp_path / "lm.txt").write_text("".join(f"{line.partition(' ')[2]}\n" for line in transcripts))
+    with pytest.raises(InputError, match=r"^lm.text=lm.txt: has \d+ transcripts of train beside those with labels"):
+        here(tmp_path, 6, 6, *settings, "decoder.splits=[dev,train]")
+    assert not [*tmp_path.glob("exp/espeak/*/none-*/lexicon-*/text")]
+    here(tmp_path, 6, 6, *settings)  # test is in no such text
+    (tmp_path / "lm.txt").write_text("THE QUICK BROWN FOX\n" * 5)
+    here(tmp_path, 6, 6, *settings, "decoder.splits=[dev,train]")
+    (heard,) = tmp_path.glob("exp/espeak/*/none-*/lexicon-*/train/text")
+    assert len(heard.read_text().splitlines()) == len(transcripts)
