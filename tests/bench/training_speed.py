@@ -1,6 +1,7 @@
 """Training as we do it against SpeechBrain's loop: on identical batches, and recipe against recipe.
 
     python -m tests.bench.training_speed [--root $HOURGLASS_DATA/LibriSpeech] [--utterances 400] [--updates 20]
+        [--precision bf16]
 
 The same recognizer (arm `none` of recipe mini_librispeech), optimizer and SpecAugment everywhere, in one thread:
 
@@ -45,6 +46,7 @@ from tests.bench.rival import clock, configuration
 from tests.bench.speechbrain_recipe import batching, dataset, text_encoder
 
 ROUNDS = 3
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}  # ours, by SpeechBrain's name
 
 
 class Loop(sb.Brain):
@@ -93,13 +95,12 @@ def recognizer(cfg, updates: int, units: str, **more) -> Training:
     return checkpoint.build(settings | more)
 
 
-def brain(kind: type[Loop], module: Training, device: str) -> Loop:
+def brain(kind: type[Loop], module: Training, device: str, precision: str) -> Loop:
     """Around a recognizer, with its optimizer."""
     modules = {"recognizer": module, "fbank": Fbank(n_mels=80), "normalize": InputNormalization(norm_type="global")}
     rate = module.learning_rate
-    return kind(
-        modules, lambda parameters: torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01), None, {"device": device}
-    )
+    options = {"device": device, "precision": precision}
+    return kind(modules, lambda parameters: torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01), None, options)
 
 
 def drawn(root: str, number: int) -> list[Utterance]:
@@ -142,6 +143,7 @@ def main() -> None:
     parser.add_argument("--root", default=os.environ.get("HOURGLASS_DATA", ".") + "/LibriSpeech", type=os.path.abspath)
     parser.add_argument("--utterances", default=400, type=int, help="drawn at random")
     parser.add_argument("--updates", default=20, type=int)
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of both, by SpeechBrain's name")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -153,7 +155,7 @@ def main() -> None:
     labels = encode_all(spoken, units, {})
 
     def module(**more) -> Training:
-        return recognizer(cfg, arguments.updates, units, **more)
+        return recognizer(cfg, arguments.updates, units, precision=PRECISIONS[arguments.precision], **more)
 
     dev = Batcher(data.select([0]), 10**6, 0, labels=labels[:1])
     small = cfg.recognizer.batch_seconds
@@ -171,12 +173,12 @@ def main() -> None:
         return heard[size]
 
     def loop() -> float:
-        rival = brain(Loop, module(), arguments.device)
+        rival = brain(Loop, module(), arguments.device, arguments.precision)
         rival.fit([1], DataLoader(Cut(cuts[small], arguments.updates), batch_size=None), progressbar=False)
         return rival.heard
 
     def its_recipe(kind: str) -> float:
-        rival = brain(OwnData, module(), arguments.device)
+        rival = brain(OwnData, module(), arguments.device, arguments.precision)
         heap = dataset(spoken, text_encoder(units), work / "train.json")
         heap, loading = batching(heap, kind, cfg.recognizer.batch_seconds, seed=0)
         loader = rival.make_dataloader(heap, sb.Stage.TRAIN, **loading)
