@@ -23,6 +23,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log
 from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig
+from omegaconf.errors import InterpolationKeyError
 
 from local import listing
 from local.composition import Composition
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 # First and last stage: each corpus once, each autoencoder once, each recognizer, the comparison.
 PHASES = ((0, 2), (3, 4), (5, 7), (8, 8))
 SOME_FAILED = 3  # the exit status if the other cells of a sweep went on
+NEEDED = ("hydra", "sweep", "recipe", "machine", "pretrained", "+", "~")  # settings of the sweep's own configuration
 ROW = ("arm", "seed")  # what a report tells the cells of an entry apart by, without their settings
 Cell = tuple[list[str], DictConfig]  # its overrides, and its configuration
 
@@ -87,6 +89,8 @@ class Cells(Sweeper):
             status = self.run(cells, first, last)
         except InputError as error:
             sys.exit(f"error: {error}")
+        except InterpolationKeyError as error:  # an unknown word where a file of conf/sweep has a table of them
+            sys.exit(f"error: {str(error).splitlines()[0]}; look at conf/sweep/ for what there is")
         if status:
             sys.exit(status)
 
@@ -330,6 +334,6 @@ def postponed(arguments: list[str]) -> list[str]:
         key, _, value = argument.partition("=")
         single = value not in ("", "null") and "(" not in value and "," not in value.partition("[")[0]
         single = single or re.fullmatch(r"\"[^\"]*\"|'[^']*'", value)
-        needed = key.startswith(("hydra", "sweep", "recipe", "machine", "+", "~"))  # by the sweep's own configuration
+        needed = key.startswith(NEEDED)
         found.append(f"{key}=choice({value})" if single and not needed else argument)
     return found

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,19 +55,24 @@ def heard(labels: DictConfig) -> dict[str, str] | None:
     """The hypotheses by utterance that the settings `labels` name, if any; raises InputError for what are none."""
     if labels.hypotheses is None:
         return None
-    if not Path(labels.hypotheses).is_file():
+    if labels.hours == "all":
+        raise InputError(
+            f"labels.hypotheses={labels.hypotheses} is for what has no labels, and labels.hours=all leaves nothing "
+            "without; give a number of hours"
+        )
+    if not Path(str(labels.hypotheses)).is_file():
         raise InputError(
             f"labels.hypotheses={labels.hypotheses}: no such file; train a recognizer on the labels alone first, and "
             "let it decode train (decoder.splits=[dev,train])"
         )
-    return hypotheses.read(Path(labels.hypotheses))
+    return hypotheses.read(Path(str(labels.hypotheses)))
 
 
-def transcribed(utterances: list[Utterance], labels: DictConfig) -> list[Utterance]:
+def transcribed(utterances: list[Utterance], labels: DictConfig, normalize: Callable[[str], str]) -> list[Utterance]:
     """What the recognizer is trained on by the settings `labels`: a subset, and the rest with its hypotheses, if any.
 
-    That is self-training (Kahn et al. 2020, arXiv 1909.09116). An utterance in which nothing was heard is left out.
-    Raises InputError if the hypotheses lack an utterance.
+    That is self-training (Kahn et al. 2020, arXiv 1909.09116). Hypotheses are normalized as transcripts are; where
+    nothing was heard, the utterance is left out. Raises InputError if the hypotheses lack one.
     """
     chosen, texts = subset(utterances, labels.hours, labels.seed), heard(labels)
     if texts is None:
@@ -78,7 +84,7 @@ def transcribed(utterances: list[Utterance], labels: DictConfig) -> list[Utteran
             f"labels.hypotheses={labels.hypotheses}: lacks {len(lacking)} of {len(rest)} utterances without labels, as "
             f"{lacking[0]}; expected all; decode train with the corpus as it is"
         )
-    guessed = [replace(u, text=texts[u.id]) for u in rest if texts[u.id]]
+    guessed = [replace(u, text=text) for u in rest if (text := normalize(texts[u.id]))]
     log.info(
         "labels: %d utterances with labels, and %d with what %s heard in them; %d are left out, as it heard nothing",
         len(chosen), len(guessed), labels.hypotheses, len(rest) - len(guessed),

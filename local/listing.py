@@ -28,6 +28,8 @@ def digests(cfg: DictConfig) -> dict[str, str]:
     unsized["encoder"] = {k: v for k, v in recognizer["encoder"].items() if k not in SIZE}
     untimed = {k: v for k, v in recognizer.items() if k != "updates"}
     common = {key: plain(cfg, key) for key in ("labels", "units", "decoder", "dirs.features")}
+    if cfg.labels.hypotheses is not None:
+        common["labels"]["hypotheses"] = "of each arm's own"
     autoencoder = {k: v for k, v in plain(cfg, "autoencoder").items() if k not in ("trained", "updates")}
     unlabeled = {k: v for k, v in plain(cfg, "unlabeled").items() if k != "hours"}
     front_end = {"autoencoder": autoencoder, "unlabeled": unlabeled, "frontend": cfg.recognizer.frontend}
@@ -68,7 +70,7 @@ def _entry(cfg: DictConfig, row: dict, swept: list[str]) -> dict:
         "decoder": cfg.decoder.name,
         "rate": cfg.units.rate,
         "best": plain(cfg, "recognizer").get("best", "wer"),
-        "splits": OmegaConf.to_container(cfg.decoder.splits),
+        "splits": list(cfg.decoder.splits or ()),
         "dirs": dirs,
         "config": settings(cfg),
     }

@@ -84,9 +84,9 @@ def shared(name: str) -> Callable:
 
     def decorate(body: Callable) -> Callable:
         @wraps(body)
-        def run(cfg: DictConfig, partial: Path) -> list[str]:
+        def run(cfg: DictConfig, partial: Path) -> None:
             alone = count(cfg) == 1 or "rank" in cfg.trainer
-            return body(cfg, partial) if alone else _launch(cfg, partial, name)
+            body(cfg, partial) if alone else _launch(cfg, partial, name)
 
         return run
 
@@ -97,8 +97,8 @@ def _in_slurm() -> bool:
     return "SLURM_JOB_ID" in os.environ and shutil.which("srun") is not None
 
 
-def _launch(cfg: DictConfig, partial: Path, name: str) -> list[str]:
-    """Run a stage in several processes; return what the first one of them returns."""
+def _launch(cfg: DictConfig, partial: Path, name: str) -> None:
+    """Run a stage in several processes."""
     log.info("[%s] %s: in %d processes", cell_name(cfg), name, count(cfg))
     logs = HydraConfig.get().job_logging if HydraConfig.initialized() else None
     order = {
@@ -118,7 +118,7 @@ def _launch(cfg: DictConfig, partial: Path, name: str) -> list[str]:
                 process.kill()
                 process.wait()
         text = _read(said.fileno()).decode(errors="replace")
-    return _outcome(statuses, text, tasks(cfg))
+    _check_outcome(statuses, text, tasks(cfg))
 
 
 def _start(cfg: DictConfig, said: int, order: bytes) -> list[subprocess.Popen]:
@@ -160,14 +160,14 @@ def _wait(processes: list[subprocess.Popen], said: int) -> list[int | None]:
     return [process.poll() for process in processes]
 
 
-def _outcome(statuses: list[int | None], text: str, asked: list[str]) -> list[str]:
-    """What the first process told, or an exception that says of what the first to fail died."""
+def _check_outcome(statuses: list[int | None], text: str, asked: list[str]) -> None:
+    """Unless all have succeeded, raise an exception that says of what the first to fail died."""
     told, rest = [], []
     for line in text.splitlines():
         (told if line.startswith('{"told"') else rest).append(line)
     told = [json.loads(line)["told"] for line in told]
     if not any(statuses) and None not in statuses:
-        return next(one["read"] for one in told if "read" in one)
+        return
     for one in told:
         if "input" in one:
             raise InputError(one["input"])
@@ -201,9 +201,7 @@ def main() -> int:
         cfg.trainer.rank = _take_place(cfg, order["srun"])
         if cfg.trainer.rank == 0 and order["logging"]:
             configure_log(OmegaConf.create(order["logging"]))
-        read = stage_named(order["stage"]).body(cfg, Path(order["partial"]))
-        if cfg.trainer.rank == 0:
-            print(json.dumps({"told": {"read": read}}), file=sys.stderr, flush=True)
+        stage_named(order["stage"]).body(cfg, Path(order["partial"]))
         return 0
     except InputError as error:
         told = {"input": str(error)}

@@ -75,6 +75,7 @@ class Stage:
     check: Callable
     after: Callable
     watched: Callable
+    outside: Callable
     resumes: bool
 
     @property
@@ -186,11 +187,12 @@ class Stage:
         """Fill `partial`; write and return its marker."""
         start = time.monotonic()
         wanted = self._wanted(cfg)
-        if not (self.resumes and read_json(partial / "inputs.json") == wanted):
+        begun = wanted | {"files": {path: stamp(path) for path in self.outside(cfg)}}
+        if not (self.resumes and read_json(partial / "inputs.json") == begun):
             if partial.exists():
                 shutil.rmtree(partial)
             partial.mkdir(parents=True)
-            write_atomically(partial / "inputs.json", json.dumps(wanted))
+            write_atomically(partial / "inputs.json", json.dumps(begun))
         try:
             read = self.body(cfg, partial) or []
         except InputError:
@@ -205,7 +207,7 @@ class Stage:
             wanted
             | written(partial)
             | {
-                "files": {path: stamp(path) for path in read} | self.watched(cfg, partial),
+                "files": begun["files"] | {path: stamp(path) for path in read} | self.watched(cfg, partial),
                 "commit": commit(),
                 "wall_seconds": round(time.monotonic() - start, 2),
                 "peak_memory_bytes": 1024 * max(resource.getrusage(who).ru_maxrss for who in PROCESSES),
@@ -281,6 +283,7 @@ def stage(
     check: Callable = lambda cfg: None,
     after: Callable = lambda cfg: None,
     watched: Callable = lambda cfg, directory: {},
+    outside: Callable = lambda cfg: [],
     resumes: bool = False,
 ):
     """Make a stage of `body(cfg, partial)`, which fills `partial` and may return the outside files that it read.
@@ -288,10 +291,11 @@ def stage(
     `writes` and `reads` are keys of `cfg.dirs`; `extra(cfg)` gives settings that the directory's name does not sign;
     `check(cfg)` raises InputError before a file is written; `after(cfg)` is called once the directory is there, even
     if nothing had to run. `watched(cfg, directory)` gives, by name, stamps of outside files too many to be listed. A
-    stage that `resumes` finds in `partial` what a killed run of the same configuration and inputs left there; what
-    only serves that lies in `partial`/checkpoints, and is removed in the end.
+    stage that `resumes` finds in `partial` what a killed run of the same configuration and inputs left there, and of
+    the same outside files, which `outside(cfg)` lists before they are read; what only serves that lies in
+    `partial`/checkpoints, and is removed in the end.
     """
-    return lambda body: Stage(body, writes, reads, extra, check, after, watched, resumes)
+    return lambda body: Stage(body, writes, reads, extra, check, after, watched, outside, resumes)
 
 
 def _keep_aside(out: Path) -> None:

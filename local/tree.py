@@ -14,7 +14,7 @@ from pathlib import Path
 from local import failure, queue
 from local.errors import InputError
 from local.lock import held, lock_of
-from local.marker import damage, digest, read_json, read_marker
+from local.marker import damage, digest, read_json, read_marker, stamp
 
 CHAIN = ("pretrain", "bottleneck", "finetune", "lm", "decode", "score")  # what a trial makes, in this order
 DERIVED = ("labels.name", "decoder.lm")  # they follow from other settings
@@ -112,7 +112,8 @@ class Tree:
                 return f"{upstream} changed"
             elif self.outdated(upstream):
                 return f"{upstream} is stale"
-        return ""
+        stamps = {path: then for path, then in made.get("files", {}).items() if isinstance(then, list)}  # and no digest
+        return next((f"{path} changed" for path, then in stamps.items() if stamp(self.path(path)) != then), "")
 
     def lineage(self, name: str) -> dict[str, str]:
         """By stage or key of `dirs`, the directories that one was made from, itself included."""

@@ -1,14 +1,20 @@
 """Self-training: what a recognizer heard in the rest of `train` for transcripts."""
 
+import errno
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from local.errors import InputError
+from local.listing import digests
+from local.tree import Tree
 from tests.conftest import borrow, here, recipe
 from tests.test_lexicon import needs_kenlm
+from tests.test_models import configuration
 
 FEW = ("arm=none", "labels.hours=0.004")
 
@@ -26,6 +32,10 @@ def transcripts(tiny, tmp_path) -> list[str]:
     """The lines of `text` of `train`, in a folder with all features that is otherwise empty."""
     (train,) = borrow(tiny, tmp_path).glob("data/espeak-*/train/text")
     return train.read_text().splitlines()
+
+
+def refuse(*_) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def written(folder: Path, lines: list[str]) -> str:
@@ -62,6 +72,48 @@ def test_hypotheses_that_changed_make_the_recognizer_anew(tmp_path, transcripts,
     for lines in (transcripts, [f"{line} SO" for line in transcripts]):
         here(tmp_path, 5, 5, *FEW, written(tmp_path, lines))
     assert "heard changed" in caplog.text
+    (made,) = (path for path in tmp_path.glob("exp/espeak/*/none-????????") if path.is_dir())
+    name = str(made.relative_to(tmp_path))
+    assert not Tree(tmp_path / "exp").outdated(name)
+    written(tmp_path, transcripts)
+    assert Tree(tmp_path / "exp").outdated(name) == "heard changed"
+
+
+def test_a_killed_training_begins_anew_if_the_hypotheses_changed_meanwhile(tmp_path, transcripts):
+    settings = (*FEW, written(tmp_path, transcripts))
+    expected = weights(tmp_path, *settings)
+    (made,) = (path for path in tmp_path.glob("exp/espeak/*/none-????????") if path.is_dir())
+    shutil.rmtree(made)
+    written(tmp_path, [line.split()[0] for line in transcripts])  # in which nothing was heard
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="No space left"):
+        patch.setattr("local.stages.finetune._save", refuse)
+        here(tmp_path, 5, 5, *settings)
+    assert (made.with_name(f"{made.name}.partial") / "checkpoints/last.ckpt").exists()
+    written(tmp_path, transcripts)
+    again = weights(tmp_path, *settings)
+    assert all(torch.equal(expected[key], again[key]) for key in expected)
+
+
+def test_the_report_is_of_dev_and_counts_the_teacher(tmp_path, transcripts):
+    settings = ("seed=1", "logger=csv", *FEW)
+    recipe(tmp_path, *settings, "stage=5", "stop_stage=7", "decoder.splits=[dev,train]")
+    (heard,) = tmp_path.glob("exp/espeak/*/none-*/greedy-*/train/text")
+    assert len(heard.read_text().splitlines()) == len(transcripts)
+    both = f"labels.hypotheses=null,{heard.relative_to(tmp_path)}"
+    recipe(tmp_path, *settings, both, "stage=5", "stop_stage=8", "decoder.splits=[dev,train]")
+    (entry,) = json.loads((tmp_path / "exp/espeak/report/results.json").read_text())
+    assert entry["split"] == "dev"
+    teacher, taught = sorted(entry["arms"], key=lambda row: row["updates"])
+    assert taught["updates"] == 2 * teacher["updates"] and taught["device_seconds"] > teacher["device_seconds"]
+
+
+def test_self_trained_arms_are_compared_with_each_other_and_with_no_other(tmp_path):
+    def shared(arm: str, rest: str) -> str:
+        return digests(configuration(f"arm={arm}", f"rest={rest}", "sweep=self_training"))["shared"]
+
+    assert (
+        shared("none", "heard") == shared("masked", "heard") != shared("none", "unused") == shared("masked", "unused")
+    )
 
 
 def test_the_sweep_reads_what_its_first_command_makes(tmp_path):

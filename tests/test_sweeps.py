@@ -54,6 +54,15 @@ def test_every_objective_is_tried_once_beside_the_baselines(tmp_path):
     assert found["mini_librispeech/labels-1-0/none"] == found["mini_librispeech/labels-1-0/random"] == 1
 
 
+def test_the_pretrained_arm_of_a_sweep_can_be_another_and_is_no_word_that_is_unknown(tmp_path):
+    settings = ("stage=3", "stop_stage=3", "dry_run=true", "sweep=unlabeled")
+    assert "pretrain/quantized" in made(tmp_path, 3, "sweep=unlabeled", "pretrained=quantized")
+    output = recipe(tmp_path, *settings, "pretrained=quantised", status=1, tiny=[])
+    assert output.startswith("error: ") and "quantised" in output and "Traceback" not in output
+    output = recipe(tmp_path, "stage=5", "dry_run=true", "sweep=self_training", "rest=herd", status=1, tiny=[])
+    assert output.startswith("error: Interpolation key 'rests.herd' not found")
+
+
 def test_a_sweep_without_values_is_refused_in_one_line(tmp_path):
     output = recipe(tmp_path, "hydra.sweeper.params=null", "stage=5", status=1, tiny=[])
     assert output == (

@@ -27,7 +27,7 @@ def splits(cfg) -> tuple[str, ...]:
 
 def check_splits(cfg) -> None:
     """Raise InputError if a split is to be decoded that the corpus has not."""
-    if unknown := [split for split in cfg.decoder.splits if split not in splits(cfg)]:
+    if unknown := [split for split in cfg.decoder.splits or () if split not in splits(cfg)]:
         raise InputError(f"decoder.splits: {unknown[0]} is no split of this corpus; expected {', '.join(splits(cfg))}")
 
 

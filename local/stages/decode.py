@@ -18,6 +18,7 @@ from local.corpora import check_splits, normalizer
 from local.errors import InputError
 from local.frontend import features_of, source
 from local.labels import subset
+from local.marker import read_marker
 from local.stage import cell_name, stage
 from local.text import fold
 
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 def _check(cfg) -> None:
     check_splits(cfg)
-    if "dev" not in cfg.decoder.splits:
+    if "dev" not in (cfg.decoder.splits or ()):
         raise InputError(f"decoder.splits={cfg.decoder.splits}: expected dev among them, which chooses; add it")
     count = cfg.decoder.nbest
     if count is not None and (not isinstance(count, int) or count < 1):
@@ -37,6 +38,8 @@ def _check(cfg) -> None:
         if not settings[name] or not all(isinstance(v, int | float) and math.isfinite(v) for v in settings[name]):
             raise InputError(f"decoder.{name}={settings[name]}: expected a list of numbers, of which dev chooses one")
     get_class(cfg.decoder._target_).check(plain(cfg, "units")["inventory"])
+    if "train" in cfg.decoder.splits and cfg.dirs.lm and cfg.lm.text is not None and read_marker(cfg.dirs.features):
+        _check_text(cfg)
 
 
 @stage(writes="decode", reads=("finetune", "features", "bottleneck", "lm"), check=_check)
@@ -44,7 +47,6 @@ def run(cfg, partial) -> None:
     from local.search import Processes, tune
 
     settings, units = plain(cfg, "decoder"), plain(cfg, "units")
-    _check_text(cfg)
     workers = cfg.machine.workers // cfg.machine.jobs  # as many cells may be decoding side by side
     heard = log_probabilities(cfg)
     if "prior_weight" in settings:
@@ -64,7 +66,7 @@ def run(cfg, partial) -> None:
 
         choices, chosen = decoder.decoder.choices, {}
         if choices:
-            tried = {split: trials(split) for split in heard if split != "train"}  # of which only the labels are taken
+            tried = {split: trials(split) for split in heard if manifest.held_out(split)}
             chosen = {name: tried["dev"][0][name] for name in choices}
             (partial / "tuning.json").write_text(json.dumps(tried, indent=1) + "\n", encoding="utf-8")
             log.info("[%s] decode: dev chose %s of %d trials", cell_name(cfg), tried["dev"][0], len(tried["dev"]))
@@ -78,13 +80,11 @@ def run(cfg, partial) -> None:
 
 def _check_text(cfg) -> None:
     """Raise InputError if train is to be heard with a language model of its transcripts, other than those given."""
-    if "train" not in cfg.decoder.splits or cfg.dirs.lm is None or cfg.lm.text is None:
-        return
     normalize = normalizer(cfg)
     train = manifest.read_archived(Path(cfg.dirs.data) / "train", Path(cfg.dirs.features) / "train")
     given = {u.text for u in subset(train, cfg.labels.hours, cfg.labels.seed)}
     hidden = {u.text for u in train} - given
-    if shared := hidden.intersection(map(normalize, audit.sentences_of(Path(cfg.lm.text)))):
+    if shared := hidden.intersection(map(normalize, audit.sentences_of(Path(str(cfg.lm.text))))):
         raise InputError(
             f"lm.text={cfg.lm.text}: has {len(shared)} transcripts of train beside those with labels, such as "
             f"{min(shared)!r}; what is heard with it in train would be those, so take them out"

@@ -5,12 +5,14 @@ import logging
 import math
 from pathlib import Path
 
-from local import augmentation, logger, ranges, ranks
-from local.config import make, plain
+from local import augmentation, logger, manifest, ranges, ranks
+from local.config import check_whole, make, plain
+from local.corpora import normalizer
 from local.errors import InputError
 from local.frontend import autoencoder_path, checkpoint_path, features_of, source
 from local.halving import Halving
 from local.labels import check_hours, heard, transcribed
+from local.marker import read_marker
 from local.stage import cell_name, stage
 from local.text import aligned, check_units, encode_all, feasibility
 
@@ -19,7 +21,10 @@ log = logging.getLogger(__name__)
 
 def _check(cfg) -> None:
     check_hours("labels.hours", cfg.labels.hours)
-    heard(cfg.labels)
+    check_whole("seed", cfg.seed, least=0)
+    check_whole("labels.seed", cfg.labels.seed, least=0)
+    if heard(cfg.labels) and read_marker(cfg.dirs.features):
+        _labels(cfg)  # before hours of pretraining come to that
     check_units(plain(cfg, "units"))
     ranges.check(cfg, "autoencoder")
     ranges.check(cfg, "recognizer")
@@ -35,27 +40,37 @@ def _check(cfg) -> None:
     logger.check(cfg)
 
 
-@stage(writes="finetune", reads=("data", "features", "bottleneck"), check=_check, resumes=True)
-@ranks.shared("finetune")
-def run(cfg, partial) -> list[str]:
-    from lightning_modules.augmentation import Audio
-    from lightning_modules.fit import batcher, fit, place
-    from local import archive, manifest
+def _files(cfg) -> list[str]:
+    return [*augmentation.files(augmentation.asked(cfg, "recognizer")), *filter(None, [cfg.labels.hypotheses])]
 
-    directory, cmvn = source(cfg)
+
+def _labels(cfg) -> tuple[dict[str, list[str]], dict[str, list[list[int]]]]:
+    """Ids and labels by split, those of `train` that the recognizer is trained on.
+
+    Those of test sets are here for what they raise: units that no recognizer knows would be errors for certain.
+    """
     texts = {
         split: manifest.read_archived(Path(cfg.dirs.data) / split, Path(cfg.dirs.features) / split)
         for split in manifest.splits(Path(cfg.dirs.data))
         if split != "pretrain"
     }
-    texts["train"] = transcribed(texts["train"], cfg.labels)
+    texts["train"] = transcribed(texts["train"], cfg.labels, normalizer(cfg))
     units = [plain(cfg, "units")[key] for key in ("inventory", "folding")]
-    for split in [split for split in texts if split not in ("train", "dev")]:
-        encode_all(texts.pop(split), *units)  # or errors of this test set could not be avoided
-    labels = {split: encode_all(utterances, *units) for split, utterances in texts.items()}
     ids = {split: [u.id for u in utterances] for split, utterances in texts.items()}
-    asked = augmentation.asked(cfg, "recognizer")
-    audio = Audio(directory / "train", cmvn, make(plain(cfg, "features")["extractor"])) if asked else None
+    return ids, {split: encode_all(utterances, *units) for split, utterances in texts.items()}
+
+
+@stage(writes="finetune", reads=("data", "features", "bottleneck"), check=_check, outside=_files, resumes=True)
+@ranks.shared("finetune")
+def run(cfg, partial) -> None:
+    from lightning_modules.augmentation import Audio
+    from lightning_modules.fit import batcher, fit, place
+    from local import archive
+
+    directory, cmvn = source(cfg)
+    ids, labels = _labels(cfg)
+    extractor = make(plain(cfg, "features")["extractor"])
+    audio = Audio(directory / "train", cmvn, extractor) if augmentation.asked(cfg, "recognizer") else None
     held = ranks.count(cfg) == 1  # of several processes each reads its own rows
     dev = archive.read(directory / "dev", cmvn, ids["dev"], held=False)
     own = directory / "train", cmvn, ids["train"]
@@ -71,14 +86,13 @@ def run(cfg, partial) -> list[str]:
         title, more = f"{cell_name(cfg)} finetune", {"watch": Halving(cfg)} if cfg.halving else {}
         summary = fit(module, train, dev, partial, title, run_logger, dict(cfg.trainer), **more)
         if cfg.trainer.get("rank"):
-            return []  # number 0 writes
+            return  # number 0 writes
         summary["health"] = _health(cfg, partial, dropped)
         numbers = {f"health/{key}": value for key, value in summary["health"].items() if isinstance(value, int | float)}
         run_logger.log_metrics(numbers, step=module.updates)
     summary["parameters"] = sum(p.numel() for p in module.parameters())
     summary["augmentation"] = augmentation.policy(cfg)
     _save(cfg, partial, module, settings, summary)
-    return [*augmentation.files(asked), *filter(None, [cfg.labels.hypotheses])]
 
 
 def _aligned(cfg, directory: Path, ids: list[str], labels: list[list[int]], input_stride: int) -> list[int]:

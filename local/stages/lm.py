@@ -43,8 +43,10 @@ def run(cfg, partial) -> list[str]:
     sentences = (fold(u.text, folding) for u in subset(train, cfg.labels.hours, cfg.labels.seed))
     if lm.text is not None:  # which stage 1 has seen only if it was run with it
         normalize = normalizer(cfg)
-        audit.shared_with_text(Path(lm.text), Path(cfg.dirs.data), normalize, cfg.corpus.allow_overlap)
-        sentences = chain(sentences, (fold(normalize(line), folding) for line in audit.sentences_of(Path(lm.text))))
+        audit.shared_with_text(Path(str(lm.text)), Path(cfg.dirs.data), normalize, cfg.corpus.allow_overlap)
+        sentences = chain(
+            sentences, (fold(normalize(line), folding) for line in audit.sentences_of(Path(str(lm.text))))
+        )
     text, arpa = partial / "text.tmp", partial / "lm.arpa"
     with open(text, "w", encoding="utf-8") as file:  # a text may be larger than memory
         file.writelines(f"{sentence}\n" for sentence in sentences if sentence)
@@ -74,7 +76,7 @@ def _further(cfg, words: list[str]) -> list[str]:
 
     if cfg.lm.words is None:
         return []
-    lines = audit.sentences_of(Path(cfg.lm.words), "lm.words")
+    lines = audit.sentences_of(Path(str(cfg.lm.words)), "lm.words")
     further = set(map(normalizer(cfg), listed(lines))).difference(words)
     spelled = sorted(word for word in further if set(word) <= set("".join(cfg.units.inventory)))
     log.info("lm.words: %d words of it have characters that the units lack", len(further) - len(spelled))

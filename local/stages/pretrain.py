@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from local import audit, augmentation, logger, ranges, ranks
-from local.config import make, plain
+from local.config import check_whole, make, plain
 from local.errors import InputError
 from local.frontend import features_of
 from local.labels import check_hours, subset
@@ -15,6 +15,7 @@ from local.stage import cell_name, stage
 def _check(cfg) -> None:
     if held_out(cfg.unlabeled.split):
         raise InputError(f"unlabeled.split={cfg.unlabeled.split}: errors are measured on that; use pretrain or train")
+    check_whole("seed", cfg.seed, least=0)
     ranges.check(cfg, "autoencoder")
     check_hours("labels.hours", cfg.labels.hours)  # before hours of training come to that
     check_hours("unlabeled.hours", cfg.unlabeled.hours)
@@ -24,9 +25,13 @@ def _check(cfg) -> None:
     logger.check(cfg)
 
 
-@stage(writes="pretrain", reads=("unlabeled",), check=_check, resumes=True)
+def _files(cfg) -> list[str]:
+    return augmentation.files(augmentation.asked(cfg, "autoencoder"))
+
+
+@stage(writes="pretrain", reads=("unlabeled",), check=_check, outside=_files, resumes=True)
 @ranks.shared("pretrain")
-def run(cfg, partial) -> list[str]:
+def run(cfg, partial) -> None:
     from lightning_modules import checkpoint
     from lightning_modules.augmentation import Audio
     from lightning_modules.fit import batcher, fit, place
@@ -37,8 +42,8 @@ def run(cfg, partial) -> list[str]:
     there = manifest.read_archived(unlabeled.parent / cfg.unlabeled.split, source[0])
     utterances = subset(there, cfg.unlabeled.hours, seed=0)
     ids = [u.id for u in utterances]
-    asked = augmentation.asked(cfg, "autoencoder")
-    audio = Audio(*source, make(plain(cfg, "features")["extractor"])) if asked else None
+    extractor = make(plain(cfg, "features")["extractor"])
+    audio = Audio(*source, extractor) if augmentation.asked(cfg, "autoencoder") else None
     held = ranks.count(cfg) == 1  # of several processes each reads its own rows
     train = audio.read(ids, held=False) if audio else archive.read(*source, ids, held=False)
     dev = archive.read(unlabeled / "dev", cfg.unlabeled.cmvn, held=False)
@@ -51,9 +56,8 @@ def run(cfg, partial) -> list[str]:
     with logger.opened(cfg, partial, "pretrain") as run_logger:
         summary = fit(module, train, dev, partial, f"{cell_name(cfg)} pretrain", run_logger, dict(cfg.trainer))
     if cfg.trainer.get("rank"):
-        return []  # number 0 writes
+        return  # number 0 writes
     encoder = [p for name, p in module.named_parameters() if not name.startswith("decoder.")]
     summary |= {"parameters": sum(p.numel() for p in encoder), "hours": sum(u.duration for u in utterances) / 3600}
     checkpoint.save(partial / "autoencoder.pt", module, settings, features_of(unlabeled))
     (partial / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    return augmentation.files(asked)

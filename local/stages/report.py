@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from local.errors import InputError
-from local.manifest import rows
+from local.manifest import held_out, rows
 from local.marker import commit, digest, read_json, read_marker
 from local.stage import require, stage
 
@@ -43,6 +43,15 @@ def _hours(data: str) -> float:
     return sum(float(seconds) for _, _, seconds in rows(Path(data) / "train/utt2dur")) / 3600
 
 
+def _teacher(cell: dict) -> dict:
+    """What it took to train the recognizer of ours, if it was one, whose hypotheses this one was trained on."""
+    heard = Path(str(cell["config"]["labels"].get("hypotheses")))
+    recognizer = heard.parent.parent.parent  # <recognizer>/<decoder>/<split>/text
+    if (read_marker(recognizer) or {}).get("stage") == "finetune":
+        return _json(str(recognizer), "summary.json")
+    return {"updates": 0, "device_seconds": 0.0}
+
+
 def scored(cells: list[dict]) -> list:
     """A results.Cell for each scored split; a sweep that decodes dev alone is reported on dev."""
     from local.results import Cell
@@ -59,13 +68,14 @@ def scored(cells: list[dict]) -> list:
         if dirs["pretrain"]:
             pretrained = _json(dirs["pretrain"], "summary.json")
         frozen = 0 if cell["frontend"] == "finetuned" else pretrained["parameters"]  # else counted by the recognizer
-        splits = [split for split in cell["splits"] if split != "dev"] or ["dev"]
+        taught = _teacher(cell)
+        splits = [split for split in cell["splits"] if held_out(split) and split != "dev"] or ["dev"]
         found += [
             Cell(
                 split=split, score_dir=Path(dirs["score"]) / split, dev_score_dir=Path(dirs["score"]) / "dev",
                 parameters=trained["parameters"] + frozen, dropped=trained["health"]["dropped"],
-                updates=trained["updates"] + pretrained["updates"],
-                device_seconds=trained["device_seconds"] + pretrained["device_seconds"],
+                updates=sum(each["updates"] for each in (trained, pretrained, taught)),
+                device_seconds=sum(each["device_seconds"] for each in (trained, pretrained, taught)),
                 augmentation=trained["augmentation"], quality=_quality(cell),
                 tuning=read_json(Path(dirs["decode"]) / "tuning.json"), trial=cell.get("trial"),
                 trials=cell.get("trials"),

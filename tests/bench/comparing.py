@@ -3,6 +3,7 @@
 python -m tests.bench.comparing TEXT      # sentences, plain or .gz; sclite from the PATH or Debian's sctk
 """
 
+import argparse
 import gzip
 import os
 import random
@@ -77,4 +78,6 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("text", type=Path, help="sentences, plain or .gz")
+    main(parser.parse_args().text)

@@ -7,6 +7,7 @@ temporary folder, as one sweep would leave them; ten share a pretraining. What i
 as a user waits for it, Python's start included, and in brackets its CPU time, which says more on a busy machine.
 """
 
+import argparse
 import json
 import os
 import random
@@ -82,7 +83,9 @@ def multiply(exp: Path, cell: dict, folder: Path) -> None:
 
 def main() -> None:
     """Build the tree, then measure."""
-    exp = Path(sys.argv[1] if sys.argv[1:] else "exp")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("exp", nargs="?", default="exp", type=Path, help="of a run; default: exp")
+    exp = parser.parse_args().exp
     cell = source(exp)
     with tempfile.TemporaryDirectory() as folder:
         multiply(exp, cell, Path(folder))

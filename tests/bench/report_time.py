@@ -7,6 +7,7 @@ seconds since its imports, this one those since it was started. 73 speakers, 10 
 arm, seed and speaker.
 """
 
+import argparse
 import json
 import random
 import subprocess
@@ -75,8 +76,10 @@ def measure(root: Path) -> None:
 
 
 def main() -> None:
-    if sys.argv[1:]:
-        measure(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("made", nargs="?", type=Path, help=argparse.SUPPRESS)  # what its own process measures
+    if made := parser.parse_args().made:
+        measure(made)
         return
     with tempfile.TemporaryDirectory() as root:
         make(Path(root))
