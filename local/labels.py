@@ -1,7 +1,6 @@
 """Which part of `train` is transcribed: nested, speaker-balanced subsets."""
 
 import hashlib
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,6 @@ from omegaconf import DictConfig
 from local import hypotheses
 from local.errors import InputError
 from local.manifest import Utterance
-
-log = logging.getLogger(__name__)
 
 
 def check_hours(setting: str, hours: float | str) -> None:
@@ -68,15 +65,17 @@ def heard(labels: DictConfig) -> dict[str, str] | None:
     return hypotheses.read(Path(str(labels.hypotheses)))
 
 
-def transcribed(utterances: list[Utterance], labels: DictConfig, normalize: Callable[[str], str]) -> list[Utterance]:
+def transcribed(
+    utterances: list[Utterance], labels: DictConfig, normalize: Callable[[str], str]
+) -> tuple[list[Utterance], int]:
     """What the recognizer is trained on by the settings `labels`: a subset, and the rest with its hypotheses, if any.
 
     That is self-training (Kahn et al. 2020, arXiv 1909.09116). Hypotheses are normalized as transcripts are; where
-    nothing was heard, the utterance is left out. Raises InputError if the hypotheses lack one.
+    nothing was heard, the utterance is left out, and counted. Raises InputError if the hypotheses lack one.
     """
     chosen, texts = subset(utterances, labels.hours, labels.seed), heard(labels)
     if texts is None:
-        return chosen
+        return chosen, 0
     known = {u.id for u in chosen}
     rest = [u for u in utterances if u.id not in known]
     if lacking := [u.id for u in rest if u.id not in texts]:
@@ -85,8 +84,4 @@ def transcribed(utterances: list[Utterance], labels: DictConfig, normalize: Call
             f"{lacking[0]}; expected all; decode train with the corpus as it is"
         )
     guessed = [replace(u, text=text) for u in rest if (text := normalize(texts[u.id]))]
-    log.info(
-        "labels: %d utterances with labels, and %d with what %s heard in them; %d are left out, as it heard nothing",
-        len(chosen), len(guessed), labels.hypotheses, len(rest) - len(guessed),
-    )  # fmt: skip
-    return sorted(chosen + guessed, key=lambda u: u.id.encode())
+    return sorted(chosen + guessed, key=lambda u: u.id.encode()), len(rest) - len(guessed)

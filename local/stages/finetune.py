@@ -44,8 +44,8 @@ def _files(cfg) -> list[str]:
     return [*augmentation.files(augmentation.asked(cfg, "recognizer")), *filter(None, [cfg.labels.hypotheses])]
 
 
-def _labels(cfg) -> tuple[dict[str, list[str]], dict[str, list[list[int]]]]:
-    """Ids and labels by split, those of `train` that the recognizer is trained on.
+def _labels(cfg) -> tuple[dict[str, list[str]], dict[str, list[list[int]]], int]:
+    """Ids and labels by split, those of `train` that the recognizer is trained on, and how many nothing was heard in.
 
     Those of test sets are here for what they raise: units that no recognizer knows would be errors for certain.
     """
@@ -54,10 +54,10 @@ def _labels(cfg) -> tuple[dict[str, list[str]], dict[str, list[list[int]]]]:
         for split in manifest.splits(Path(cfg.dirs.data))
         if split != "pretrain"
     }
-    texts["train"] = transcribed(texts["train"], cfg.labels, normalizer(cfg))
+    texts["train"], silent = transcribed(texts["train"], cfg.labels, normalizer(cfg))
     units = [plain(cfg, "units")[key] for key in ("inventory", "folding")]
     ids = {split: [u.id for u in utterances] for split, utterances in texts.items()}
-    return ids, {split: encode_all(utterances, *units) for split, utterances in texts.items()}
+    return ids, {split: encode_all(utterances, *units) for split, utterances in texts.items()}, silent
 
 
 @stage(writes="finetune", reads=("data", "features", "bottleneck"), check=_check, outside=_files, resumes=True)
@@ -68,9 +68,14 @@ def run(cfg, partial) -> None:
     from local import archive
 
     directory, cmvn = source(cfg)
-    ids, labels = _labels(cfg)
-    extractor = make(plain(cfg, "features")["extractor"])
-    audio = Audio(directory / "train", cmvn, extractor) if augmentation.asked(cfg, "recognizer") else None
+    ids, labels, silent = _labels(cfg)
+    if cfg.labels.hypotheses is not None:
+        log.info(
+            "[%s] finetune: %d utterances, those without labels as %s has them; %d left out, where nothing was heard",
+            cell_name(cfg), len(ids["train"]), cfg.labels.hypotheses, silent,
+        )  # fmt: skip
+    asked = augmentation.asked(cfg, "recognizer")
+    audio = Audio(directory / "train", cmvn, make(plain(cfg, "features")["extractor"])) if asked else None
     held = ranks.count(cfg) == 1  # of several processes each reads its own rows
     dev = archive.read(directory / "dev", cmvn, ids["dev"], held=False)
     own = directory / "train", cmvn, ids["train"]

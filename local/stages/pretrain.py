@@ -42,8 +42,8 @@ def run(cfg, partial) -> None:
     there = manifest.read_archived(unlabeled.parent / cfg.unlabeled.split, source[0])
     utterances = subset(there, cfg.unlabeled.hours, seed=0)
     ids = [u.id for u in utterances]
-    extractor = make(plain(cfg, "features")["extractor"])
-    audio = Audio(*source, extractor) if augmentation.asked(cfg, "autoencoder") else None
+    asked = augmentation.asked(cfg, "autoencoder")
+    audio = Audio(*source, make(plain(cfg, "features")["extractor"])) if asked else None
     held = ranks.count(cfg) == 1  # of several processes each reads its own rows
     train = audio.read(ids, held=False) if audio else archive.read(*source, ids, held=False)
     dev = archive.read(unlabeled / "dev", cfg.unlabeled.cmvn, held=False)
