@@ -23,9 +23,9 @@ def _check(cfg) -> None:
     check_hours("labels.hours", cfg.labels.hours)
     check_whole("seed", cfg.seed, least=0)
     check_whole("labels.seed", cfg.labels.seed, least=0)
+    check_units(plain(cfg, "units"))
     if heard(cfg.labels) and read_marker(cfg.dirs.features):
         _labels(cfg)  # before hours of pretraining come to that
-    check_units(plain(cfg, "units"))
     ranges.check(cfg, "autoencoder")
     ranges.check(cfg, "recognizer")
     stride = plain(cfg, "autoencoder").get("stride", 1)
