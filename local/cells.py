@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 # First and last stage: each corpus once, each autoencoder once, each recognizer, the comparison.
 PHASES = ((0, 2), (3, 4), (5, 7), (8, 8))
 SOME_FAILED = 3  # the exit status if the other cells of a sweep went on
+SELECTED = ("arm", "labels.hours")  # settings by which the command line chooses among a sweep's products
 NEEDED = ("hydra", "sweep", "recipe", "machine", "pretrained", "+", "~")  # settings of the sweep's own configuration
 ROW = ("arm", "seed")  # what a report tells the cells of an entry apart by, without their settings
 Cell = tuple[list[str], DictConfig]  # its overrides, and its configuration
@@ -51,7 +52,8 @@ class Killed(InputError):
 class Cells(Sweeper):
     """See the module; `params` are the swept values of a product, or a list of products.
 
-    A setting on the command line replaces its values in every one of them.
+    A setting on the command line replaces its values in every one of them; but of SELECTED, what some of them have is
+    taken from these, and the others are left out.
     """
 
     __module__ = "hydra_plugins.cells"  # the only package from which Hydra takes a sweeper
@@ -122,7 +124,7 @@ class Cells(Sweeper):
 
     def cells(self, arguments: list[str]) -> tuple[list[Cell], int, int]:
         """All that were asked for, with the first and last stage; writes the list of each report, but for a dry run."""
-        products = [self.choices(params, arguments) for params in self.products]
+        products = self.selected(arguments)
         asked = [list(job) for choices in products for job in itertools.product(*choices.values())]
         cells = [self.composition.reduced(job) for job in asked]
         kept = {override for overrides, _ in cells for override in overrides}
@@ -212,6 +214,23 @@ class Cells(Sweeper):
             if not isinstance(error, BrokenExecutor) and type(error).__name__ != "UncompletedJobError":  # submitit's
                 raise
             raise Killed from None
+
+    def selected(self, arguments: list[str]) -> list[dict[str, list[str]]]:
+        """The products, for each key its `key=value` overrides; raises InputError if none is left."""
+        replaced = [self.choices(params, arguments) for params in self.products]
+        own, said = [self.choices(params, []) for params in self.products], self.choices({}, arguments)
+        for key in SELECTED:
+            wanted, known = {*said.get(key, ())}, {value for choices in own for value in choices.get(key, ())}
+            if wanted and wanted <= known:
+                for choices, before in zip(replaced, own, strict=True):
+                    choices[key] = [value for value in before.get(key, choices[key]) if value in wanted]
+        left = [choices for choices in replaced if all(choices.values())]
+        if not left:
+            wanted = " ".join(value for key in SELECTED for value in said.get(key, ()))
+            raise InputError(
+                f"{wanted}: cells of the sweep have each of these, but none has them together; ask for less"
+            )
+        return left
 
     def choices(self, params: Mapping[str, str], arguments: list[str]) -> dict[str, list[str]]:
         """For each key its `key=value` overrides, one for each swept value; arguments replace `params`."""

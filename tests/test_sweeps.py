@@ -54,6 +54,19 @@ def test_every_objective_is_tried_once_beside_the_baselines(tmp_path):
     assert found["mini_librispeech/labels-1-0/none"] == found["mini_librispeech/labels-1-0/random"] == 1
 
 
+def test_arms_and_hours_on_the_command_line_choose_among_the_cells_of_a_sweep(tmp_path):
+    settings = ("sweep=label_efficiency", "recipe=mini_librispeech")
+    found = Counter(made(tmp_path, 5, *settings, "arm=none,masked", "labels.hours=1"))
+    assert found == {f"mini_librispeech/labels-1-0/{arm}": 3 for arm in ("none", "masked")}
+    assert Counter(made(tmp_path, 3, *settings, "arm=masked")) == {"pretrain/masked": 3}
+    other = Counter(made(tmp_path, 5, *settings, "arm=masked", "labels.hours=2", "seed=4"))  # which no cell has
+    assert other == {"mini_librispeech/labels-2-4/masked": 1, "mini_librispeech/labels-2-0/masked": 1}
+    output = recipe(tmp_path, *settings, "arm=wide", "labels.hours=all", "dry_run=true", status=1, tiny=[])
+    assert output.startswith(
+        "error: arm=wide labels.hours=all: cells of the sweep have each of these, but none has them"
+    )
+
+
 def test_the_pretrained_arm_of_a_sweep_can_be_another_and_is_no_word_that_is_unknown(tmp_path):
     settings = ("stage=3", "stop_stage=3", "dry_run=true", "sweep=unlabeled")
     assert "pretrain/quantized" in made(tmp_path, 3, "sweep=unlabeled", "pretrained=quantized")
