@@ -124,10 +124,11 @@ def check_unlabeled(cfg: DictConfig) -> None:
         raise InputError("\n".join(f"unlabeled.features={unlabeled}: {line}" for line in errors))
 
 
-def sentences_of(text: Path, setting: str = "lm.text") -> Iterator[str]:
+def sentences_of(text: str, setting: str = "lm.text") -> Iterator[str]:
     """The lines of a language model's text, plain or gzip; raises InputError if it cannot be read."""
+    path = Path(str(text))  # which a number is no name of, to Python
     try:
-        with (gzip.open if text.suffix == ".gz" else open)(text, "rt", encoding="utf-8") as lines:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
             yield from lines
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(
@@ -136,7 +137,7 @@ def sentences_of(text: Path, setting: str = "lm.text") -> Iterator[str]:
 
 
 def shared_with_text(
-    text: Path, data: Path, normalize: Callable[[str], str], allowed: list[str]
+    text: str, data: Path, normalize: Callable[[str], str], allowed: list[str]
 ) -> dict[str, dict[tuple[str, str], tuple]]:
     """As `shared`, for the sentences of a language model's text: one a line, plain or gzip.
 

@@ -57,12 +57,13 @@ def heard(labels: DictConfig) -> dict[str, str] | None:
             f"labels.hypotheses={labels.hypotheses} is for what has no labels, and labels.hours=all leaves nothing "
             "without; give a number of hours"
         )
-    if not Path(str(labels.hypotheses)).is_file():
+    path = Path(str(labels.hypotheses))
+    if not path.is_file():
         raise InputError(
             f"labels.hypotheses={labels.hypotheses}: no such file; train a recognizer on the labels alone first, and "
             "let it decode train (decoder.splits=[dev,train])"
         )
-    return hypotheses.read(Path(str(labels.hypotheses)))
+    return hypotheses.read(path)
 
 
 def transcribed(

@@ -217,6 +217,11 @@ def read_archived(directory: Path, archive: Path) -> list[Utterance]:
     return [utterance for utterance in read(directory) if utterance.id in kept]
 
 
+def used(cfg, split: str) -> list[Utterance]:
+    """The utterances of a split of the configured corpus that stage 2 has left in."""
+    return read_archived(Path(cfg.dirs.data) / split, Path(cfg.dirs.features) / split)
+
+
 def read(directory: Path) -> list[Utterance]:
     """Read a data directory that `write` made."""
     texts, genders, segments = (

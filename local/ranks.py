@@ -85,8 +85,10 @@ def shared(name: str) -> Callable:
     def decorate(body: Callable) -> Callable:
         @wraps(body)
         def run(cfg: DictConfig, partial: Path) -> None:
-            alone = count(cfg) == 1 or "rank" in cfg.trainer
-            body(cfg, partial) if alone else _launch(cfg, partial, name)
+            if count(cfg) == 1 or "rank" in cfg.trainer:
+                body(cfg, partial)
+            else:
+                _launch(cfg, partial, name)
 
         return run
 

@@ -15,16 +15,22 @@ from local.tree import Tree
 from tests.conftest import borrow, here, recipe
 from tests.test_lexicon import needs_kenlm
 from tests.test_models import configuration
+from tests.test_survival import same
 
 FEW = ("arm=none", "labels.hours=0.004")
 
 
+def trained(folder: Path) -> set[Path]:
+    """The directories of the recognizers that are done."""
+    return {path.parent for path in folder.glob("exp/espeak/*/none-????????/recognizer.pt")}
+
+
 def weights(folder: Path, *settings: str) -> dict[str, torch.Tensor]:
     """Of the recognizer that stage 5 makes."""
-    before = {*folder.glob("exp/espeak/*/none-*/recognizer.pt")}
+    before = trained(folder)
     here(folder, 5, 5, *settings)
-    (made,) = {*folder.glob("exp/espeak/*/none-*/recognizer.pt")} - before
-    return torch.load(made, weights_only=True)["state"]
+    (made,) = trained(folder) - before
+    return torch.load(made / "recognizer.pt", weights_only=True)["state"]
 
 
 @pytest.fixture
@@ -47,8 +53,8 @@ def test_of_hypotheses_without_an_error_comes_what_all_labels_give(tmp_path, tra
     full = weights(tmp_path, "arm=none")
     few = weights(tmp_path, *FEW)
     taught = weights(tmp_path, *FEW, written(tmp_path, transcripts))
-    assert all(torch.equal(full[key], taught[key]) for key in full)
-    assert not all(torch.equal(full[key], few[key]) for key in full)
+    assert same(full, taught)
+    assert not same(full, few)
 
 
 def test_an_utterance_in_which_nothing_was_heard_is_left_out_and_counted(tmp_path, transcripts, caplog):
@@ -71,7 +77,7 @@ def test_hypotheses_that_changed_make_the_recognizer_anew(tmp_path, transcripts,
     for lines in (transcripts, [f"{line} SO" for line in transcripts]):
         here(tmp_path, 5, 5, *FEW, written(tmp_path, lines))
     assert "heard changed" in caplog.text
-    (made,) = (path for path in tmp_path.glob("exp/espeak/*/none-????????") if path.is_dir())
+    (made,) = trained(tmp_path)
     name = str(made.relative_to(tmp_path))
     assert not Tree(tmp_path / "exp").outdated(name)
     written(tmp_path, transcripts)
@@ -81,7 +87,7 @@ def test_hypotheses_that_changed_make_the_recognizer_anew(tmp_path, transcripts,
 def test_a_killed_training_begins_anew_if_the_hypotheses_changed_meanwhile(tmp_path, transcripts):
     settings = (*FEW, written(tmp_path, transcripts))
     expected = weights(tmp_path, *settings)
-    (made,) = (path for path in tmp_path.glob("exp/espeak/*/none-????????") if path.is_dir())
+    (made,) = trained(tmp_path)
     shutil.rmtree(made)
     written(tmp_path, [line.split()[0] for line in transcripts])  # in which nothing was heard
     with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="No space left"):
@@ -89,8 +95,7 @@ def test_a_killed_training_begins_anew_if_the_hypotheses_changed_meanwhile(tmp_p
         here(tmp_path, 5, 5, *settings)
     assert (made.with_name(f"{made.name}.partial") / "checkpoints/last.ckpt").exists()
     written(tmp_path, transcripts)
-    again = weights(tmp_path, *settings)
-    assert all(torch.equal(expected[key], again[key]) for key in expected)
+    assert same(expected, weights(tmp_path, *settings))
 
 
 def test_the_report_is_of_dev_and_counts_the_teacher(tmp_path, transcripts):

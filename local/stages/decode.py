@@ -81,10 +81,10 @@ def run(cfg, partial) -> None:
 def _check_text(cfg) -> None:
     """Raise InputError if train is to be heard with a language model of its transcripts, other than those given."""
     normalize = normalizer(cfg)
-    train = manifest.read_archived(Path(cfg.dirs.data) / "train", Path(cfg.dirs.features) / "train")
+    train = manifest.used(cfg, "train")
     given = {u.text for u in subset(train, cfg.labels.hours, cfg.labels.seed)}
     hidden = {u.text for u in train} - given
-    if shared := hidden.intersection(map(normalize, audit.sentences_of(Path(str(cfg.lm.text))))):
+    if shared := hidden.intersection(map(normalize, audit.sentences_of(cfg.lm.text))):
         raise InputError(
             f"lm.text={cfg.lm.text}: has {len(shared)} transcripts of train beside those with labels, such as "
             f"{min(shared)!r}; what is heard with it in train would be those, so take them out"
@@ -135,5 +135,5 @@ def log_probabilities(cfg) -> dict[str, dict]:
 
 
 def _references(cfg, split: str, ids: list[str]) -> list[str]:
-    texts = {u.id: u.text for u in manifest.read_archived(Path(cfg.dirs.data) / split, Path(cfg.dirs.features) / split)}
+    texts = {u.id: u.text for u in manifest.used(cfg, split)}
     return [fold(texts[key], plain(cfg, "units")["scoring"]) for key in ids]

@@ -24,8 +24,10 @@ def _check(cfg) -> None:
     check_whole("seed", cfg.seed, least=0)
     check_whole("labels.seed", cfg.labels.seed, least=0)
     check_units(plain(cfg, "units"))
-    if heard(cfg.labels) and read_marker(cfg.dirs.features):
+    if cfg.labels.hypotheses is not None and read_marker(cfg.dirs.features):
         _labels(cfg)  # before hours of pretraining come to that
+    else:
+        heard(cfg.labels)
     ranges.check(cfg, "autoencoder")
     ranges.check(cfg, "recognizer")
     stride = plain(cfg, "autoencoder").get("stride", 1)
@@ -49,11 +51,7 @@ def _labels(cfg) -> tuple[dict[str, list[str]], dict[str, list[list[int]]], int]
 
     Those of test sets are here for what they raise: units that no recognizer knows would be errors for certain.
     """
-    texts = {
-        split: manifest.read_archived(Path(cfg.dirs.data) / split, Path(cfg.dirs.features) / split)
-        for split in manifest.splits(Path(cfg.dirs.data))
-        if split != "pretrain"
-    }
+    texts = {split: manifest.used(cfg, split) for split in manifest.splits(Path(cfg.dirs.data)) if split != "pretrain"}
     texts["train"], silent = transcribed(texts["train"], cfg.labels, normalizer(cfg))
     units = [plain(cfg, "units")[key] for key in ("inventory", "folding")]
     ids = {split: [u.id for u in utterances] for split, utterances in texts.items()}

@@ -39,14 +39,12 @@ def run(cfg, partial) -> list[str]:
     from local.ngram import Model, vocabulary
 
     lm, folding = cfg.lm, plain(cfg, "units")["folding"]
-    train = manifest.read_archived(Path(cfg.dirs.data) / "train", Path(cfg.dirs.features) / "train")
+    train = manifest.used(cfg, "train")
     sentences = (fold(u.text, folding) for u in subset(train, cfg.labels.hours, cfg.labels.seed))
     if lm.text is not None:  # which stage 1 has seen only if it was run with it
         normalize = normalizer(cfg)
-        audit.shared_with_text(Path(str(lm.text)), Path(cfg.dirs.data), normalize, cfg.corpus.allow_overlap)
-        sentences = chain(
-            sentences, (fold(normalize(line), folding) for line in audit.sentences_of(Path(str(lm.text))))
-        )
+        audit.shared_with_text(lm.text, Path(cfg.dirs.data), normalize, cfg.corpus.allow_overlap)
+        sentences = chain(sentences, (fold(normalize(line), folding) for line in audit.sentences_of(lm.text)))
     text, arpa = partial / "text.tmp", partial / "lm.arpa"
     with open(text, "w", encoding="utf-8") as file:  # a text may be larger than memory
         file.writelines(f"{sentence}\n" for sentence in sentences if sentence)
@@ -60,7 +58,7 @@ def run(cfg, partial) -> list[str]:
     further = _further(cfg, words)
     (partial / "further").write_text("".join(f"{word}\n" for word in further), encoding="utf-8")
     arpa.unlink()  # the binary file holds all of it
-    dev = manifest.read_archived(Path(cfg.dirs.data) / "dev", Path(cfg.dirs.features) / "dev")
+    dev = manifest.used(cfg, "dev")
     held = Model(partial).measures([fold(u.text, folding).split() for u in dev])
     (partial / "summary.json").write_text(json.dumps({"words": len(words)} | held, indent=1) + "\n")
     log.info(
@@ -76,7 +74,7 @@ def _further(cfg, words: list[str]) -> list[str]:
 
     if cfg.lm.words is None:
         return []
-    lines = audit.sentences_of(Path(str(cfg.lm.words)), "lm.words")
+    lines = audit.sentences_of(cfg.lm.words, "lm.words")
     further = set(map(normalizer(cfg), listed(lines))).difference(words)
     spelled = sorted(word for word in further if set(word) <= set("".join(cfg.units.inventory)))
     log.info("lm.words: %d words of it have characters that the units lack", len(further) - len(spelled))

@@ -55,7 +55,7 @@ def _beside(cfg) -> None:
     if cfg.lm.text is None:
         return
     allowed = cfg.corpus.allow_overlap
-    found = audit.shared_with_text(Path(str(cfg.lm.text)), Path(cfg.dirs.data), normalizer(cfg), allowed)
+    found = audit.shared_with_text(cfg.lm.text, Path(cfg.dirs.data), normalizer(cfg), allowed)
     table = summary.render(summary.overlaps(found, audit.lm_pairs(splits(cfg)), allowed))
     log.info("[%s] prepare: %s\n\n%s", cfg.corpus.name, cfg.lm.text, table)
 

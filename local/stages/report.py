@@ -43,13 +43,13 @@ def _hours(data: str) -> float:
     return sum(float(seconds) for _, _, seconds in rows(Path(data) / "train/utt2dur")) / 3600
 
 
-def _teacher(cell: dict) -> dict:
-    """What it took to train the recognizer of ours, if it was one, whose hypotheses this one was trained on."""
-    heard = Path(str(cell["config"]["labels"].get("hypotheses")))
-    recognizer = heard.parent.parent.parent  # <recognizer>/<decoder>/<split>/text
-    if (read_marker(recognizer) or {}).get("stage") == "finetune":
-        return _json(str(recognizer), "summary.json")
-    return {"updates": 0, "device_seconds": 0.0}
+def _teachers(cell: dict) -> list[dict]:
+    """The summary of the recognizer, if it is one of ours, whose hypotheses this one was trained on."""
+    heard = cell["config"]["labels"].get("hypotheses")  # <recognizer>/<decoder>/<split>/text
+    recognizer = Path(str(heard)).parent.parent.parent
+    if heard is None or (read_marker(recognizer) or {}).get("stage") != "finetune":
+        return []
+    return [_json(str(recognizer), "summary.json")]
 
 
 def scored(cells: list[dict]) -> list:
@@ -68,14 +68,14 @@ def scored(cells: list[dict]) -> list:
         if dirs["pretrain"]:
             pretrained = _json(dirs["pretrain"], "summary.json")
         frozen = 0 if cell["frontend"] == "finetuned" else pretrained["parameters"]  # else counted by the recognizer
-        taught = _teacher(cell)
+        spent = [trained, pretrained, *_teachers(cell)]
         splits = [split for split in cell["splits"] if held_out(split) and split != "dev"] or ["dev"]
         found += [
             Cell(
                 split=split, score_dir=Path(dirs["score"]) / split, dev_score_dir=Path(dirs["score"]) / "dev",
                 parameters=trained["parameters"] + frozen, dropped=trained["health"]["dropped"],
-                updates=sum(each["updates"] for each in (trained, pretrained, taught)),
-                device_seconds=sum(each["device_seconds"] for each in (trained, pretrained, taught)),
+                updates=sum(each["updates"] for each in spent),
+                device_seconds=sum(each["device_seconds"] for each in spent),
                 augmentation=trained["augmentation"], quality=_quality(cell),
                 tuning=read_json(Path(dirs["decode"]) / "tuning.json"), trial=cell.get("trial"),
                 trials=cell.get("trials"),

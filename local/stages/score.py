@@ -25,7 +25,7 @@ def run(cfg, partial) -> None:
         return fold(normalize(text), scoring)
 
     for split in cfg.decoder.splits:
-        utterances = manifest.read_archived(Path(cfg.dirs.data) / split, Path(cfg.dirs.features) / split)
+        utterances = manifest.used(cfg, split)
         references = {u.id: plainly(u.text) for u in utterances}
         heard = hypotheses.read(Path(cfg.dirs.decode) / split / "text")
         heard = {key: plainly(text) for key, text in heard.items()}
