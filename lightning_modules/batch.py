@@ -115,7 +115,8 @@ class Batcher:
     def _plan(self, epoch: int | None) -> list[list[int]]:
         """The utterances of each batch of an epoch, in shuffled order; in order of length for None."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
-        jitter = 0 if epoch is None else 0.2 * torch.rand(len(self.lengths), generator=generator)
+        # A little out of order, each meets others in every epoch; 0.2 pads twice as much, and learns no better.
+        jitter = 0 if epoch is None else 0.05 * torch.rand(len(self.lengths), generator=generator)
         order = torch.argsort(self.lengths * (1 + jitter), stable=True).tolist()
         batches, longest = [[]], 0
         for index in order:

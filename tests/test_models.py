@@ -352,3 +352,16 @@ def test_batches_are_functions_of_seed_and_step_and_an_epoch_holds_each_utteranc
     assert late.ids == one.at(len(epoch) + 1).ids and torch.equal(late.features, one.at(len(epoch) + 1).features)
     assert [b.ids for b in epoch] != [Batcher(frames, 2000, seed=6).at(s).ids for s in range(len(epoch))]
     assert all(int(b.lengths.max()) <= 150 for b in epoch)
+
+
+def test_utterances_meet_others_in_each_epoch_and_little_is_padding():
+    lengths = torch.randint(200, 1600, (300,), generator=torch.Generator().manual_seed(0))
+    ids = [f"u{i}" for i in range(300)]
+    frames = archive.Frames(ids, ids, torch.ones(int(lengths.sum()), 1), lengths.cumsum(0) - lengths, lengths, 0.01)
+    batcher = Batcher(frames, 8000, seed=1)
+    count = len(batcher.plan(0))
+    first, second = ([batcher.at(step) for step in range(begin, begin + count)] for begin in (0, count))
+    again = {frozenset(b.ids) for b in first} & {frozenset(b.ids) for b in second}
+    assert len(again) < count / 10
+    inside, cells = sum(int(b.lengths.sum()) for b in first), sum(b.features.numel() for b in first)
+    assert inside > 0.95 * cells
