@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from local import hypotheses
 from local.decoders.beam import Beam
 from local.decoders.greedy import Greedy
 from local.errors import InputError
@@ -84,9 +85,9 @@ def test_nbest_and_log_probabilities_are_kept_on_request(tiny, tmp_path):
         here(tmp_path, 6, 6, "arm=none", "decoder=beam", "decoder.nbest=0", *few)
     here(tmp_path, 6, 6, "arm=none", "decoder=beam", "decoder.nbest=3", "decoder.posteriors=true", *few)
     (made,) = tmp_path.glob("exp/espeak/*/none-*/beam-*/")
-    ranked, scores = read_table(made / "dev/nbest/text"), read_table(made / "dev/nbest/score")
+    ranked, scores = hypotheses.read(made / "dev/nbest/text"), read_table(made / "dev/nbest/score")
     assert list(ranked) == list(scores)
-    best = read_table(made / "dev/text")
+    best = hypotheses.read(made / "dev/text")
     with chdir(tmp_path):
         frames = kaldiio.load_scp(str(made / "dev/posteriors.scp"))
         assert set(frames) == set(best)
