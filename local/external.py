@@ -20,6 +20,15 @@ TOLERANCE = 0.05  # of its duration, or SPARE frames, by which an utterance may 
 SPARE = 3
 
 
+def check_scp(scp: str | None) -> None:
+    """Raise InputError unless the setting names what is there."""
+    if not isinstance(scp, str) or not scp or not Path(scp).exists():
+        raise InputError(
+            f"autoencoder.scp={scp}: expected a feats.scp with all utterances, or a folder with <split>/feats.scp; "
+            "name one that is there"
+        )
+
+
 class External:
     """The matrices of one scp file, or of `<split>/feats.scp` below a folder, a row each `frame_shift` seconds.
 
@@ -27,11 +36,7 @@ class External:
     """
 
     def __init__(self, scp: str | None, frame_shift: float, own: float) -> None:
-        if not isinstance(scp, str) or not scp or not Path(scp).exists():
-            raise InputError(
-                f"autoencoder.scp={scp}: expected a feats.scp with all utterances, or a folder with <split>/feats.scp; "
-                "name one that is there"
-            )
+        check_scp(scp)
         if (
             not isinstance(frame_shift, int | float)
             or not own <= frame_shift < math.inf

@@ -63,6 +63,11 @@ def heard(labels: DictConfig) -> dict[str, str] | None:
             f"labels.hypotheses={labels.hypotheses}: no such file; train a recognizer on the labels alone first, and "
             "let it decode train (decoder.splits=[dev,train])"
         )
+    if path.suffix.lower() == ".ctm":
+        raise InputError(
+            f"labels.hypotheses={labels.hypotheses}: a CTM does not tell of utterances in which nothing was heard; "
+            "give Kaldi's text, or a .trn"
+        )
     return hypotheses.read(path)
 
 

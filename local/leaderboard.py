@@ -13,7 +13,7 @@ from rich.text import Text
 
 from local import terminal
 from local.errors import InputError, refusals_reported
-from local.tree import Tree, Trial, differing
+from local.tree import Tree, Trial, differing, shown
 
 FIRST = ("wer", "state", "arm", "seed")
 LAST = ("cost", "directory")
@@ -105,7 +105,7 @@ def _cell(trial: Trial, name: str) -> Text:
         return Text(f"{found}{at}", style=STYLES.get(found, ""))
     if name in ("wer", "cost") and found is not None:
         return Text(f"{found:.{2 if name == 'wer' else 1}f}")
-    return Text(_short(trial) if name == "directory" else "-" if found is None else str(found))
+    return Text(_short(trial) if name == "directory" else "-" if found is None else shown(found))
 
 
 def write_csv(trials: list[Trial], names: list[str], path: Path) -> None:
@@ -126,6 +126,7 @@ def plot(trials: list[Trial], names: list[str], path: Path) -> None:
     axes = [name for name in names if name not in ("state", "cost", "directory", "wer")]
     axes = [name for name in axes if len({str(value(trial, name)) for trial in done}) > 1]
     rows = [[value(trial, name) for name in [*axes, "wer"]] for trial in done]
+    rows = [[shown(found) if isinstance(found, list) else found for found in row] for row in rows]
     with refusals_reported(path):
         plot_parallel([*axes, titles(done)["wer"]], rows, path)
 

@@ -5,6 +5,7 @@ An inventory is a list of pieces in the order in which they merge, single charac
     python -m local.pieces TEXT COUNT     # a Kaldi `text` or plain sentences; prints a line for conf/units/
 """
 
+import argparse
 import io
 import json
 import sys
@@ -51,20 +52,30 @@ def learn(sentences: list[str], count: int) -> list[str]:
     return [found.id_to_piece(i) for i in range(1, len(found))]
 
 
-def main(path: str, count: str) -> None:
+def main() -> None:
     """Print the inventory learnt from a file."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    if Path(path).name == "text":  # Kaldi's, an utterance id before each sentence
-        lines = [line.partition(" ")[2] for line in lines]
-    print("inventory:", json.dumps(learn(lines, int(count)), ensure_ascii=False))
+    parser = argparse.ArgumentParser(
+        prog="python -m local.pieces", description="Learn word pieces; print a line for a file in conf/units/."
+    )
+    parser.add_argument(
+        "text", type=Path, metavar="TEXT", help="sentences, or if it is named text, Kaldi's, each after an utterance id"
+    )
+    parser.add_argument("count", type=int, metavar="COUNT", help="how many pieces")
+    path, count = vars(parser.parse_args()).values()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if path.name == "text":
+            lines = [sentence for line in lines for sentence in line.split(maxsplit=1)[1:]]
+        if not any(map(str.strip, lines)):
+            sys.exit(f"error: {path}: no sentence in it, expected text to learn from")
+        print("inventory:", json.dumps(learn(lines, count), ensure_ascii=False))
+    except OSError as error:
+        sys.exit(f"error: {path}: cannot be read ({error.strerror}); expected a file of text")
+    except UnicodeDecodeError:
+        sys.exit(f"error: {path}: not UTF-8, expected sentences, or a Kaldi text")
+    except (RuntimeError, ValueError) as error:  # sentencepiece's, of a count that the text cannot have
+        sys.exit(f"error: {path}: {str(error).splitlines()[-1]}; ask for another number of pieces")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or not sys.argv[2].isdigit() or not Path(sys.argv[1]).is_file():
-        sys.exit("error: expected a file of text and the number of pieces: python -m local.pieces TEXT COUNT")
-    try:
-        main(*sys.argv[1:])
-    except UnicodeDecodeError:
-        sys.exit(f"error: {sys.argv[1]}: not UTF-8, expected sentences, or a Kaldi text")
-    except (RuntimeError, ValueError) as error:  # sentencepiece's, of a count that the text cannot have
-        sys.exit(f"error: {sys.argv[1]}: {str(error).splitlines()[-1]}; ask for another number of pieces")
+    main()

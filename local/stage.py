@@ -104,8 +104,9 @@ class Stage:
                 return f"{cfg.dirs[key]} changed"
         if cut := damage(out, marker):
             return f"{cut} is gone or cut"
-        now = {path: stamp(path) for path in marker["files"]} | self.watched(cfg, out)
-        return next((f"{path} changed" for path, then in marker["files"].items() if now[path] != then), None)
+        then, read = marker["files"], [*marker["files"], *self.outside(cfg)]  # a folder may have others by now
+        now = {path: stamp(path) for path in read} | self.watched(cfg, out)
+        return next((f"{path} changed" for path in now if now[path] != then.get(path)), None)
 
     def state(self, cfg: DictConfig) -> tuple[str, str]:
         """("done" | "to run" | "stale", why), looking at this stage's directory and its upstream markers."""

@@ -62,7 +62,7 @@ def _p(value: float | None) -> str:
 def budget(entry: dict) -> str:
     """How much is labeled."""
     hours = entry["label_hours"]
-    amount = "all" if hours is None else f"{60 * hours:.0f} min of" if hours < 0.5 else f"{hours:g} h of"
+    amount = "all" if hours is None else f"{60 * hours:.2g} min of" if hours < 0.5 else f"{hours:g} h of"
     drawn = " drawn anew for each seed" if hours is not None and entry.get("label_subset", 0) is None else ""
     return f"{amount} labels{drawn}"
 

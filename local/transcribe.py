@@ -18,7 +18,7 @@ from local import audio, samples
 from local.config import CONF
 from local.errors import InputError
 from local.manifest import Utterance, printable
-from local.marker import read_json, read_marker
+from local.marker import digest, read_json, read_marker
 
 SHORTEST = 0.1  # seconds, as corpus.min_duration
 LM_WEIGHT = 2.0  # what dev chose for mini LibriSpeech
@@ -66,6 +66,9 @@ def decoder(args: argparse.Namespace, units: str | list[str]) -> Callable:
         settings = (marker or {}).get("config", {}).get("decoder")
         if settings is None:
             raise InputError(f"{args.decode}: no finished folder of stage 6; run stage 6 (decode), or name another")
+        folder = args.checkpoint if args.checkpoint.is_dir() else args.checkpoint.parent
+        if (made := read_marker(folder)) and marker["inputs"]["finetune"] != digest(made):
+            raise InputError(f"{args.decode}: what another recognizer than {folder} decoded; name a folder in that")
         settings |= {key: [value] for key, value in (tuning["dev"][0] if tuning else {}).items() if key in settings}
         settings["prior"] = read_json(args.decode / "prior.json")
         if "prior_weight" in settings and settings["prior"] is None:

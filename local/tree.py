@@ -18,6 +18,7 @@ from local.marker import damage, digest, read_json, read_marker, stamp
 
 CHAIN = ("pretrain", "bottleneck", "finetune", "lm", "decode", "score")  # what a trial makes, in this order
 DERIVED = ("labels.name", "decoder.lm")  # they follow from other settings
+LONG = 60  # characters of a list
 LEFT = re.compile(r"\.(partial|stale-\d+)$")  # the end of the name of what no stage reads
 
 
@@ -237,4 +238,10 @@ def differing(runs: list[tuple[str, dict]]) -> list[str]:
 
 def words(settings: dict, keys: Iterable[str]) -> str:
     """Those of the settings that there are, as a command line has them."""
-    return " ".join(f"{key}={settings[key]}" for key in keys if key in settings)
+    return " ".join(f"{key}={shown(settings[key])}" for key in keys if key in settings)
+
+
+def shown(value) -> str:
+    """A setting as a table has it: of a long list, as word pieces are, its ends."""
+    text = str(value)
+    return f"[{value[0]}, ... {value[-1]}]" if isinstance(value, list) and len(text) > LONG else text

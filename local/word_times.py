@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from local.text import decode, encode, words
+from local.errors import InputError
+from local.text import decode, encode, feasible, words
 
 
 def align(frames: np.ndarray, labels: list[int]) -> list[tuple[int, int]]:
@@ -36,7 +37,8 @@ def times(
 ) -> list[tuple[str, float, float]]:
     """Each word of a hypothesis with its begin and end in seconds.
 
-    A frame stands for `frame_shift` seconds around its center; nothing begins before 0 or ends after `duration`.
+    A frame stands for `frame_shift` seconds around its center; nothing begins before 0 or ends after `duration`. Raises
+    InputError where the text has more units than there are frames.
     """
     best = frames.argmax(1)
     ends = np.append(np.flatnonzero(np.diff(best)), len(best) - 1)  # the last frame of each run of a label
@@ -45,6 +47,8 @@ def times(
     labels = [int(best[first]) for first, _ in spans]
     if decode(labels, units) != text:  # a language model had its say
         labels = encode(text, units)
+        if not feasible(labels, len(frames)):  # pieces merge anew, and not always into as few
+            raise InputError(f"{text!r} has more units than its {len(frames)} frames, so its words have no times")
         spans = align(frames, labels)
     found = []
     for places in words(labels, units):

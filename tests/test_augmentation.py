@@ -24,6 +24,7 @@ from local.augmentation import fewest, load
 from local.config import make, plain
 from local.errors import InputError
 from local.features import extract_shard
+from local.marker import read_marker
 from local.results import entries
 from local.tables import render_markdown
 from tests.conftest import REPOSITORY, TINY, here, recipe, speech
@@ -351,6 +352,18 @@ def test_a_training_with_all_of_it_killed_between_checkpoints_ends_in_the_same_b
     assert same(weights(calm, name), weights(killed, name))
     marker = json.loads(next(calm.glob(f"exp/**/{name}.pt")).with_name("done.json").read_text())
     assert sum(Path(path).is_relative_to(folders["noises"]) for path in marker["files"]) == 3
+
+
+def test_a_training_is_stale_once_its_folder_of_noises_has_another_file(audio_run, folders, tmp_path):
+    (tmp_path / "data").symlink_to(audio_run / "data")
+    noises = Path(shutil.copytree(folders["noises"], tmp_path / "noises"))
+    command = [5, 5, "arm=none", "features.store=audio", f"recognizer.augmentation.noises={noises}"]
+    here(tmp_path, *command)
+    soundfile.write(noises / "later.wav", speech(0.3, 9), 16000)
+    (noises / "later.txt").write_text("no audio")
+    here(tmp_path, *command)
+    found = [read_marker(path)["files"] for path in sorted(tmp_path.glob("exp/espeak/*/none-*")) if path.is_dir()]
+    assert sorted(map(len, found)) == [3, 4]
 
 
 def test_a_training_keeps_the_precision_that_pytorch_begins_with_and_logs_nothing_of_speechbrain():

@@ -250,6 +250,10 @@ def test_a_test_transcript_outside_the_units_is_found_before_training(corpus):
         (["labels.hypotheses=5", "labels.hours=0.004"], "labels.hypotheses=5: no such file"),
         (["labels.hypotheses=5"], "labels.hypotheses=5 is for what has no labels, and labels.hours=all leaves nothing"),
         (["decoder.splits=null", "stop_stage=6"], "decoder.splits=None: expected dev among them"),
+        (["arm=masked", "labels.hours=5", "stage=3"], "5 h asked for, but there are"),
+        (["arm=masked", "units=phones48", "stage=3"], "expected only units.inventory=['aa',"),
+        (["arm=external", "stage=4"], "autoencoder.scp=None: expected a feats.scp with all utterances"),
+        (["corpus.name=../x", "stage=1"], "corpus.name=../x: expected a name for folders"),
         (["labels.hours=most"], "labels.hours='most': expected a positive number, or all"),
         (["arm=masked", "unlabeled.hours=most", "stage=3"], "unlabeled.hours='most': expected a positive number"),
         (["publish=no"], "publish=no: expected true or false"),
@@ -272,3 +276,4 @@ def test_a_setting_that_cannot_be_is_one_line_and_leaves_nothing(tiny, tmp_path,
     assert f"error: {message}" in output or message in output.splitlines()[-1]
     assert "Traceback" not in output
     assert not list(tmp_path.glob("exp/**/*.partial")) and not list(tiny.glob("data/audio/*.partial"))
+    assert not list(tmp_path.glob("exp/pretrain/*/done.json")), "refused after hours of pretraining"

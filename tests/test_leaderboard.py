@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from local.config import plain
 from local.errors import InputError
 from local.lock import locked
 from local.marker import read_json
-from local.tree import Tree
+from local.tree import Tree, words
 from tests.conftest import borrow, here, printed, recipe
+from tests.test_models import configuration
 
 
 def board(folder: Path, *arguments: str) -> list[dict]:
@@ -42,6 +44,12 @@ def test_the_leaderboard_has_every_trial_with_its_dev_wer_and_cost_the_best_firs
     assert "autoencoder.updates" not in rows[0]  # alike in all that have it
     shown = printed(copy, "local.leaderboard")
     assert "6 trials: 6 done" in shown and all(Path(row["directory"]).name in shown for row in rows)
+
+
+def test_of_an_inventory_of_word_pieces_only_its_ends_are_shown():
+    settings = {"units.inventory": plain(configuration("units=bpe"), "units")["inventory"], "speeds": [0.9, 1.0, 1.1]}
+    first, last = (settings["units.inventory"][place] for place in (0, -1))
+    assert words(settings, settings) == f"units.inventory=[{first}, ... {last}] speeds=[0.9, 1.0, 1.1]"
 
 
 def test_without_its_lists_of_cells_the_leaderboard_is_the_same(copy):

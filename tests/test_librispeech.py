@@ -195,6 +195,8 @@ def test_a_folder_that_openslr_lacks_is_refused_before_anything_is_fetched(opens
     run, job, _, _, log = openslr
     with pytest.raises(InputError, match="train-clean-7 is no subset that OpenSLR has"):
         run(0, 0, "corpus.splits.train=[train-clean-7]")
+    with pytest.raises(InputError, match="train-clean-8 is no subset that OpenSLR has"):
+        run(0, 0, "corpus.splits.train=train-clean-8")
     assert not log and not list(job.iterdir())
 
 

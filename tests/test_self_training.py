@@ -69,6 +69,9 @@ def test_a_file_that_is_not_there_or_lacks_an_utterance_is_refused(tmp_path, tra
         here(tmp_path, 5, 5, *FEW, "labels.hypotheses=nowhere")
     with pytest.raises(InputError, match=r"^labels.hypotheses=heard: lacks \d+ of \d+ utterances without labels, as "):
         here(tmp_path, 5, 5, *FEW, written(tmp_path, transcripts[:2]))
+    (tmp_path / "heard.ctm").write_text("utterance 1 0.0 0.5 WORD\n")
+    with pytest.raises(InputError, match="^labels.hypotheses=heard.ctm: a CTM does not tell of utterances in which no"):
+        here(tmp_path, 5, 5, *FEW, "labels.hypotheses=heard.ctm")
     assert not [path for path in tmp_path.glob("exp/espeak/*/none-*") if path.is_dir()]
 
 

@@ -106,7 +106,7 @@ def test_a_list_of_products_ends_in_a_table_for_each_budget_and_a_picture(tiny, 
     assert [(e["label_hours"], e["label_subset"]) for e in found] == [(0.004, None), (None, 0)]
     pairs = {(c["baseline"], c["arm"]) for c in found[1]["comparisons"]}
     assert pairs == {("none", "longer"), ("none", "masked"), ("longer", "masked")}
-    assert "0 min of labels drawn anew for each seed" in output
+    assert "0.24 min of labels drawn anew for each seed" in output
     assert len(list(folder.glob("exp/espeak/labels-0.004-[12]/*"))) == 2 * 2 + 4  # with their locks
     assert len(list(folder.glob("exp/pretrain/masked-????????"))) == 2
     assert [path.name for path in report.glob("*_hours-*.png")] == ["labeled_hours-test-greedy.png"]

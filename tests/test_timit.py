@@ -237,10 +237,11 @@ def test_from_the_sample_to_a_phone_error_rate(sample, tmp_path):
 
 @needs_kenlm
 @needs_module
-def test_a_language_model_of_phones_is_of_those_that_the_recognizer_emits(sample, tmp_path):
+def test_a_language_model_of_phones_is_of_those_that_the_recognizer_emits(sample, tmp_path, caplog):
     settings = ["arm=none", "recipe=timit", f"corpus.root={sample}", "units=phones48", "decoder=beam_lm", *SMALL]
     few = ["decoder.splits=[dev]", "decoder.beam=4", "decoder.lm_weight=[1.0]", "decoder.word_score=[0.0,1.0]"]
     here(tmp_path, 1, 7, *settings, *few, tiny=[])
+    assert "unigrams" not in caplog.text  # which SpeechBrain warns are few
     (lm,) = tmp_path.glob("exp/lm/ngram-*")
     assert set((lm / "words").read_text().split()) <= set(units("phones48")["inventory"])
     (made,) = tmp_path.glob("exp/timit/*/none-*/beam_lm-*")

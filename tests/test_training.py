@@ -1,6 +1,8 @@
 """What every training does, whatever it trains: parts of a batch, averaged weights, rates by layer, word pieces."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import sentencepiece
@@ -17,7 +19,7 @@ from local.config import plain
 from local.errors import InputError
 from local.manifest import Utterance
 from local.text import decode, encode_all
-from tests.conftest import TINY, borrow, here
+from tests.conftest import REPOSITORY, TINY, borrow, here
 from tests.test_models import autoencoder, configuration, data, member, recognizer  # noqa: F401
 
 SMALL = ("autoencoder.updates=4", "autoencoder.check_every=2", "autoencoder.batch_seconds=20")
@@ -232,6 +234,19 @@ def test_an_inventory_segments_as_the_model_that_it_was_learnt_by(librispeech, t
     model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "model.model"))
     for sentence in sentences:
         assert pieces.segmented(sentence, inventory) == model.encode(sentence, out_type=str)
+
+
+def test_pieces_are_learnt_from_what_follows_the_ids_of_a_kaldi_text(tmp_path):
+    (tmp_path / "text").write_text("utt1\tBE WE\nutt2 WE BE\nutt3\n")
+    command = [sys.executable, "-m", "local.pieces", str(tmp_path / "text")]
+    done = subprocess.run([*command, "4"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert set("".join(json.loads(done.stdout.removeprefix("inventory: ")))) == {pieces.MARK, *"BEW"}
+    (tmp_path / "text").write_text("utt3\n")
+    done = subprocess.run([*command, "4"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (
+        done.returncode == 1
+        and done.stderr == f"error: {tmp_path}/text: no sentence in it, expected text to learn from\n"
+    )
 
 
 def test_a_character_that_no_piece_has_names_its_utterance():

@@ -164,6 +164,8 @@ def test_words_have_their_times_whatever_the_units_are():
     found = times(frames(".|A|.|.|A|.", characters), "A A", characters, 1, 6)  # what a language model chose
     assert [word for word, _, _ in found] == ["A", "A"] and found[1][1] == pytest.approx(3.5)
     assert times(frames(".|.", characters), "", characters, 1, 2) == []
+    with pytest.raises(InputError, match="'AB' has more units than its 1 frames, so its words have no times"):
+        times(frames("▁A", pieces), "AB", ["▁A", "B"], 1, 1)
     assert decode([1, 2, 3], characters) == "AB" and words([1, 2, 3], characters) == [[1, 2]]
 
 
@@ -208,6 +210,9 @@ def test_what_cannot_be_used_by_itself_is_refused_in_a_line(used, capsys, monkey
     }.items():
         status, _, error = run(capsys, monkeypatch, transcribe, made(used, "none"), file, *options)
         assert status == 1 and message in error and "\n" not in error
+    (theirs,) = made(used, "masked").glob("greedy-*")
+    status, _, error = run(capsys, monkeypatch, transcribe, made(used, "none"), file, "--decode", theirs)
+    assert status == 1 and f"{theirs}: what another recognizer than" in error
     status, _, error = run(capsys, monkeypatch, transcribe, made(used, "none"), file, file)
     assert status == 1 and "two files of one name" in error
 

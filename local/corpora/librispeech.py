@@ -131,9 +131,13 @@ class LibriSpeech:
         """Upper case, as the official transcripts are; apostrophes stay, and there is no other punctuation."""
         return upper_case(text)
 
+    def _names(self, split: str) -> list[str]:
+        names = self.splits[split]
+        return [names] if isinstance(names, str) else names
+
     def _folders(self) -> list[str]:
         """The folders of all splits, those of mini LibriSpeech first: the tables of the last one stay."""
-        folders = {folder for split in self.splits.values() for folder in split}
+        folders = {folder for split in self.splits for folder in self._names(split)}
         return sorted(folders, key=lambda folder: (SUBSETS.get(folder, ("31",))[0] == "12", folder))
 
     @cached_property
@@ -141,7 +145,7 @@ class LibriSpeech:
         return located(self.root, lambda path: all(os.path.isdir(path / folder) for folder in self._folders()))
 
     def _chapters(self, split: str) -> Iterator[Path]:
-        for folder in self.splits[split]:
+        for folder in self._names(split):
             path = self._tree / folder
             if not path.is_dir():
                 present = sorted(p.name for p in self._tree.iterdir() if p.is_dir())

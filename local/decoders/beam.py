@@ -12,7 +12,9 @@ from local.search import Hypothesis, Search
 
 BLANK = "<blank>"  # the name of what has no text
 logging.getLogger("speechbrain.decoders.ctc").setLevel(logging.WARNING)  # it tells the place of the space each time
-logging.getLogger("speechbrain.integrations.decoders.kenlm_scorer").setLevel(logging.ERROR)  # and that words are few
+# And that words are few; that module sets its own level when it is loaded.
+kenlm_log = logging.getLogger("speechbrain.integrations.decoders.kenlm_scorer")
+kenlm_log.addFilter(lambda record: record.levelno >= logging.ERROR)
 
 
 class Beam(Search):

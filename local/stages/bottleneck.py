@@ -8,12 +8,18 @@ from pathlib import Path
 
 from local import audit
 from local.config import plain
+from local.external import External, check_scp
 from local.frontend import autoencoder_path, features_of
 from local.stage import stage
 
 
-# What is pretrained for one corpus may serve another.
-@stage(writes="bottleneck", reads=("pretrain", "features"), check=audit.check_unlabeled)
+def _check(cfg) -> None:
+    audit.check_unlabeled(cfg)  # what is pretrained for one corpus may serve another
+    if cfg.dirs.pretrain is None:
+        check_scp(cfg.autoencoder.scp)
+
+
+@stage(writes="bottleneck", reads=("pretrain", "features"), check=_check)
 def run(cfg, partial) -> list[str]:
     features = Path(cfg.dirs.features)
     splits = sorted(path.parent.name for path in features.glob("*/feats.scp"))
@@ -52,7 +58,6 @@ def _encode(cfg, splits: list[str], features: Path, partial: Path, final: Path):
 def _copy(cfg, splits: list[str], features: Path, partial: Path, final: Path) -> list[str]:
     """What another toolkit extracted; all that is wrong with it comes as one InputError."""
     from local import archive
-    from local.external import External
     from local.manifest import read_table
 
     own = archive.frame_shift(features / splits[0])

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from local import augmentation, logger, manifest, ranges, ranks
-from local.config import check_whole, make, plain
+from local.config import check_whole, make, plain, signature
 from local.corpora import normalizer
 from local.errors import InputError
 from local.frontend import autoencoder_path, checkpoint_path, features_of, source
@@ -17,6 +17,7 @@ from local.stage import cell_name, stage
 from local.text import aligned, check_units, encode_all, feasibility
 
 log = logging.getLogger(__name__)
+_checked: set[tuple[str, str]] = set()  # features, and a signature of labels and units: many cells have the same
 
 
 def _check(cfg) -> None:
@@ -24,10 +25,11 @@ def _check(cfg) -> None:
     check_whole("seed", cfg.seed, least=0)
     check_whole("labels.seed", cfg.labels.seed, least=0)
     check_units(plain(cfg, "units"))
-    if cfg.labels.hypotheses is not None and read_marker(cfg.dirs.features):
+    heard(cfg.labels)
+    made_of = cfg.dirs.features, signature(cfg, "labels", "units")
+    if made_of not in _checked and read_marker(cfg.dirs.features):
         _labels(cfg)  # before hours of pretraining come to that
-    else:
-        heard(cfg.labels)
+        _checked.add(made_of)
     ranges.check(cfg, "autoencoder")
     ranges.check(cfg, "recognizer")
     stride = plain(cfg, "autoencoder").get("stride", 1)

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 
 def _check(cfg) -> None:
+    if not manifest.SAFE_ID.fullmatch(str(cfg.corpus.name)) or not str(cfg.corpus.name).strip("."):
+        raise InputError(f"corpus.name={cfg.corpus.name}: expected a name for folders, of letters, digits, -, _ and .")
     if cfg.corpus.on_error not in ("stop", "skip"):
         raise InputError(f"corpus.on_error={cfg.corpus.on_error}: expected stop or skip")
     for name in ("min_duration", "max_duration"):
