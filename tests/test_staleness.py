@@ -1,6 +1,8 @@
 """What a change makes stale, and what it leaves alone."""
 
+import json
 import os
+import re
 import shutil
 import time
 
@@ -9,7 +11,7 @@ import soundfile
 
 from local.errors import InputError
 from local.stage import STAGES
-from tests.conftest import TINY, borrow, here, speech
+from tests.conftest import TINY, borrow, here, speech, whole
 from tests.test_recipe import files
 
 
@@ -42,6 +44,15 @@ def test_what_a_changed_setting_redoes_leaves_all_that_was_there(own, caplog):
     after = files(own)
     assert before.items() <= after.items() and len(after) > len(before)
     assert caplog.text.count("done already") == 3 and caplog.text.count(": done in") == 3
+
+
+def test_a_recognizer_made_anew_has_its_own_minutes_in_the_report_though_its_scores_are_the_same(copy):
+    for summary in copy.glob("exp/espeak/*/none-*/summary.json"):
+        summary.write_text(re.sub(r'("device_seconds": )\d', r"\g<1>9", summary.read_text()))
+    output = whole(copy, "arm=none,masked,dense", "seed=1,2", "stage=8")
+    entry = json.loads((copy / "exp/espeak/report/results.json").read_text())[0]
+    (row,) = [row for row in entry["arms"] if row["arm"] == "none"]
+    assert row["device_seconds"] >= 9 and "report: done in" in output
 
 
 def test_another_root_makes_the_data_stale_and_the_former_ones_are_kept(corpus, caplog):

@@ -5,6 +5,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from local.config import digest_of
 from local.errors import InputError
 from local.manifest import held_out, rows
 from local.marker import commit, digest, read_json, read_marker
@@ -23,10 +24,17 @@ def listed(path: str | None) -> list[dict]:
 
 
 def _scores(cfg) -> dict:
-    """The cells, the markers of their scores and what their bottlenecks hold: what a report depends on besides."""
+    """The cells, the markers of their scores, what bottlenecks hold and trainings took: what it depends on."""
     cells = listed(cfg.cells)
     scores = [digest(read_marker(cell["dirs"]["score"])) for cell in cells]
-    return {"cells": cfg.cells, "scores": scores, "quality": [_quality(cell) for cell in cells]}
+    trained = digest_of({"": [_trained(cell) for cell in cells]})
+    return {"cells": cfg.cells, "scores": scores, "quality": [_quality(cell) for cell in cells], "trained": trained}
+
+
+def _trained(cell: dict) -> list:
+    """What its trainings took and by which commits: one made anew may end in the same scores, but not as fast."""
+    made = [Path(cell["dirs"][key]) for key in ("pretrain", "finetune") if cell["dirs"][key]]
+    return [[read_json(path / "summary.json"), (read_marker(path) or {}).get("commit")] for path in made]
 
 
 def _quality(cell: dict) -> dict | None:
