@@ -199,7 +199,8 @@ def check_overrides(overrides: list[str]) -> None:
             near = difflib.get_close_matches(key, sorted(keys.keys() | groups.keys()), 1, 0)[0]
             raise InputError(f"unknown setting {key!r}; the nearest is {near!r}")
         group = key.rpartition(".")[2]
-        if key not in groups and group in groups and not re.match(r"\{|\$\{|\w+\(", value):
+        placed = isinstance(keys.get(key), dict) and key not in groups and group in groups  # as an encoder in its user
+        if placed and not re.match(r"\{|\$\{|\w+\(", value):
             options = ", ".join(f"{group}@{key}={option}" for option in groups[group])
             raise InputError(f"{override}: no word can be set there; expected settings within it, or {options}")
         for option in value.split(",") if key in groups and "(" not in value else []:

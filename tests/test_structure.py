@@ -98,6 +98,7 @@ def test_an_unknown_setting_is_answered_with_the_nearest_one(override, message):
 
 def test_every_setting_of_the_configuration_is_known_to_the_check():
     check_overrides(["arm=none,masked", "seed=1,2", "autoencoder.encoder.layers=3", "corpus.splits.dev=[a]", "+new=1"])
+    check_overrides(["unlabeled.features=data/a/b", "decoder.lm=exp/lm/a", "recognizer.encoder={width: 64}"])
 
 
 def test_the_readme_shows_the_results_that_were_published():
