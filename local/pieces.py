@@ -61,14 +61,15 @@ def main() -> None:
         "text", type=Path, metavar="TEXT", help="sentences, or if it is named text, Kaldi's, each after an utterance id"
     )
     parser.add_argument("count", type=int, metavar="COUNT", help="how many pieces")
-    path, count = vars(parser.parse_args()).values()
+    args = parser.parse_args()
+    path = args.text
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         if path.name == "text":
             lines = [sentence for line in lines for sentence in line.split(maxsplit=1)[1:]]
         if not any(map(str.strip, lines)):
             sys.exit(f"error: {path}: no sentence in it, expected text to learn from")
-        print("inventory:", json.dumps(learn(lines, count), ensure_ascii=False))
+        print("inventory:", json.dumps(learn(lines, args.count), ensure_ascii=False))
     except OSError as error:
         sys.exit(f"error: {path}: cannot be read ({error.strerror}); expected a file of text")
     except UnicodeDecodeError:

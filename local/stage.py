@@ -104,7 +104,8 @@ class Stage:
                 return f"{cfg.dirs[key]} changed"
         if cut := damage(out, marker):
             return f"{cut} is gone or cut"
-        then, read = marker["files"], [*marker["files"], *self.outside(cfg)]  # a folder may have others by now
+        then = marker["files"]
+        read = dict.fromkeys([*then, *self.outside(cfg)])  # a folder may have others by now
         now = {path: stamp(path) for path in read} | self.watched(cfg, out)
         return next((f"{path} changed" for path in now if now[path] != then.get(path)), None)
 

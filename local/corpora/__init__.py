@@ -39,6 +39,11 @@ def normalizer(cfg) -> Callable[[str], str]:
     return partial(get_class(cfg.corpus._target_).normalize, cfg.corpus)
 
 
+def listed(names: str | list[str]) -> list[str]:
+    """The folders of a split, which may be one word."""
+    return [names] if isinstance(names, str) else names
+
+
 def upper_case(text: str) -> str:
     """`text` in upper case, with single spaces between its words: how the corpora that have words normalize it."""
     return " ".join(text.upper().split())

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from local import audio
-from local.corpora import upper_case
+from local.corpora import listed, upper_case
 from local.errors import InputError
 from local.manifest import Utterance, rows, twice
 from local.roots import located
@@ -73,17 +73,13 @@ class Kaldi:
                 )
             yield from self._of(directory)
 
-    def _names(self, split: str) -> list[str]:
-        names = self.splits[split]
-        return [names] if isinstance(names, str) else names
-
     def _directories(self, split: str) -> list[Path]:
-        return [self._tree / name for name in self._names(split)]
+        return [self._tree / name for name in listed(self.splits[split])]
 
     @cached_property
     def _tree(self) -> Path:
         """`root`; a folder near it only where that has none of the directories, for their names are common."""
-        root, names = Path(self.root), {name for split in self.splits for name in self._names(split)}
+        root, names = Path(self.root), {name for names in self.splits.values() for name in listed(names)}
         if any(os.path.isdir(root / name) for name in names):
             return root
         return located(self.root, lambda path: all(os.path.isdir(path / name) for name in names))

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from local import audio
-from local.corpora import upper_case
+from local.corpora import listed, upper_case
 from local.errors import InputError
 from local.manifest import Utterance, read_table
 from local.roots import located, utf8
@@ -45,7 +45,7 @@ class LibriSpeech:
     download_to: str
     mirror: str
     sample_rate: int
-    splits: dict[str, list[str]]
+    splits: dict[str, str | list[str]]
 
     def __post_init__(self):
         if Path(self.root).is_dir():
@@ -131,13 +131,9 @@ class LibriSpeech:
         """Upper case, as the official transcripts are; apostrophes stay, and there is no other punctuation."""
         return upper_case(text)
 
-    def _names(self, split: str) -> list[str]:
-        names = self.splits[split]
-        return [names] if isinstance(names, str) else names
-
     def _folders(self) -> list[str]:
         """The folders of all splits, those of mini LibriSpeech first: the tables of the last one stay."""
-        folders = {folder for split in self.splits for folder in self._names(split)}
+        folders = {folder for names in self.splits.values() for folder in listed(names)}
         return sorted(folders, key=lambda folder: (SUBSETS.get(folder, ("31",))[0] == "12", folder))
 
     @cached_property
@@ -145,7 +141,7 @@ class LibriSpeech:
         return located(self.root, lambda path: all(os.path.isdir(path / folder) for folder in self._folders()))
 
     def _chapters(self, split: str) -> Iterator[Path]:
-        for folder in self._names(split):
+        for folder in listed(self.splits[split]):
             path = self._tree / folder
             if not path.is_dir():
                 present = sorted(p.name for p in self._tree.iterdir() if p.is_dir())

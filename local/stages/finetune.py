@@ -25,9 +25,10 @@ def _check(cfg) -> None:
     check_whole("seed", cfg.seed, least=0)
     check_whole("labels.seed", cfg.labels.seed, least=0)
     check_units(plain(cfg, "units"))
-    heard(cfg.labels)
     made_of = cfg.dirs.features, signature(cfg, "labels", "units")
-    if made_of not in _checked and read_marker(cfg.dirs.features):
+    if not read_marker(cfg.dirs.features):
+        heard(cfg.labels)
+    elif made_of not in _checked:
         _labels(cfg)  # before hours of pretraining come to that
         _checked.add(made_of)
     ranges.check(cfg, "autoencoder")

@@ -5,7 +5,6 @@ import logging
 import shutil
 from pathlib import Path
 
-from local.config import digest_of
 from local.errors import InputError
 from local.manifest import held_out, rows
 from local.marker import commit, digest, read_json, read_marker
@@ -27,8 +26,8 @@ def _scores(cfg) -> dict:
     """The cells, the markers of their scores, what bottlenecks hold and trainings took: what it depends on."""
     cells = listed(cfg.cells)
     scores = [digest(read_marker(cell["dirs"]["score"])) for cell in cells]
-    trained = digest_of({"": [_trained(cell) for cell in cells]})
-    return {"cells": cfg.cells, "scores": scores, "quality": [_quality(cell) for cell in cells], "trained": trained}
+    found = {"quality": [_quality(cell) for cell in cells], "trained": [_trained(cell) for cell in cells]}
+    return {"cells": cfg.cells, "scores": scores} | found
 
 
 def _trained(cell: dict) -> list:
